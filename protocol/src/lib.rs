@@ -1,0 +1,25 @@
+//! The words that the signer, its gates and the coordinator speak. Nothing here does I/O, reads a clock or
+//! holds a secret.
+//!
+//! - [`frame`]: length-prefixed frames on the signer's socket;
+//! - [`canonical`]: deterministic CBOR (RFC 8949 §4.2.1), for everything that is sent or signed;
+//! - [`request`], [`reply`], [`refusal`]: what is asked and what is answered;
+//! - [`command`]: managers' commands, [`heartbeat`]: the signer's signed report, both in COSE (RFC 9052);
+//! - [`api`]: the JSON bodies between link and coordinator, [`pairing`]: what they know of each other;
+//! - [`units`]: amounts, times and fee rates as people write them.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod canonical;
+pub mod command;
+pub mod frame;
+pub mod heartbeat;
+pub mod key;
+pub mod pairing;
+pub mod refusal;
+pub mod reply;
+pub mod request;
+pub mod units;
+
+/// Version of the socket protocol. A request with another one is refused with `refused.version_unsupported`.
+pub const PROTOCOL_VERSION: u16 = 1;

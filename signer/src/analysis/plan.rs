@@ -1,0 +1,138 @@
+//! What a transaction does, proven. Only [`crate::analysis`] makes a [`SpendPlan`].
+
+use bitcoin::{OutPoint, ScriptBuf, TapLeafHash, Transaction, Txid, taproot::TapNodeHash};
+
+use crate::wallet::{KeyRef, Position};
+
+/// A transaction that passed every check of the analysis.
+#[derive(Debug, Clone)]
+pub struct SpendPlan {
+    pub(super) wallet: String,
+    pub(super) transaction: Transaction,
+    pub(super) unsigned_txid: Txid,
+    pub(super) inputs: Vec<ProvenInput>,
+    pub(super) change: Vec<ProvenChange>,
+    pub(super) payments: Vec<Payment>,
+    pub(super) fee_sat: u64,
+    pub(super) outflow_sat: u64,
+    pub(super) weight_wu: u64,
+    pub(super) tasks: Vec<SigningTask>,
+}
+
+/// An input of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenInput {
+    /// Its index in the transaction.
+    pub input: u32,
+    /// What it spends.
+    pub outpoint: OutPoint,
+    /// From the full previous transaction, or committed to by BIP 341.
+    pub value_sat: u64,
+    /// Where its script stands in the wallet.
+    pub position: Position,
+}
+
+/// An output that returns to the wallet's change branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenChange {
+    /// Its index in the transaction.
+    pub output: u32,
+    /// Its value.
+    pub value_sat: u64,
+    /// Where its script stands in the wallet.
+    pub position: Position,
+}
+
+/// An output that leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// Its index in the transaction.
+    pub output: u32,
+    /// Its value.
+    pub value_sat: u64,
+    /// To whom.
+    pub script_pubkey: ScriptBuf,
+}
+
+/// One signature to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningTask {
+    /// The input.
+    pub input: u32,
+    /// With which key.
+    pub key: KeyRef,
+    /// Signature hash, computed over our own scripts (legacy, BIP 143 or BIP 341).
+    pub digest: [u8; 32],
+    /// How.
+    pub scheme: Scheme,
+}
+
+/// The kind of signature, always over the whole transaction (SIGHASH_ALL, or SIGHASH_DEFAULT for Taproot).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// ECDSA, low-S, sighash byte ALL appended.
+    Ecdsa,
+    /// BIP 340 by the key tweaked with this root (BIP 341), 64 bytes.
+    SchnorrKeyPath {
+        /// None for a wallet without scripts.
+        merkle_root: Option<TapNodeHash>,
+    },
+    /// BIP 340 by the untweaked key for this leaf (BIP 342), 64 bytes.
+    SchnorrLeaf {
+        /// The leaf.
+        leaf: TapLeafHash,
+    },
+}
+
+impl SpendPlan {
+    /// The wallet that spends.
+    #[must_use]
+    pub fn wallet(&self) -> &str {
+        &self.wallet
+    }
+    /// The unsigned transaction.
+    #[must_use]
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+    /// Its txid: what the ledger knows it by.
+    #[must_use]
+    pub fn unsigned_txid(&self) -> Txid {
+        self.unsigned_txid
+    }
+    /// Inputs of ours.
+    #[must_use]
+    pub fn inputs(&self) -> &[ProvenInput] {
+        &self.inputs
+    }
+    /// Proven change.
+    #[must_use]
+    pub fn change(&self) -> &[ProvenChange] {
+        &self.change
+    }
+    /// Everything else, own addresses on the receive branch included.
+    #[must_use]
+    pub fn payments(&self) -> &[Payment] {
+        &self.payments
+    }
+    /// All inputs minus all outputs.
+    #[must_use]
+    pub fn fee_sat(&self) -> u64 {
+        self.fee_sat
+    }
+    /// Own inputs minus proven change: the charge. The fee is in it.
+    #[must_use]
+    pub fn outflow_sat(&self) -> u64 {
+        self.outflow_sat
+    }
+    /// Upper bound of the signed transaction's weight.
+    #[must_use]
+    pub fn weight_wu(&self) -> u64 {
+        self.weight_wu
+    }
+    /// The signatures to make.
+    #[must_use]
+    pub fn tasks(&self) -> &[SigningTask] {
+        &self.tasks
+    }
+}

@@ -1,0 +1,17 @@
+//! The signer: it refuses. It signs a transaction only when every input and every change output is proven to be its
+//! own, the money that leaves fits the limits, and the charge is on disk. It listens on no network, believes no gate and
+//! keeps no key outside hardware longer than a signature takes.
+//!
+//! A request goes one way, one room per step; each step's type can only be made by the step before:
+//!
+//! ```text
+//! bytes -intake-> Request -analysis-> SpendPlan -policy-> Authorized -ledger-> Charged -keystore-> Signed -reply->
+//! ```
+//!
+
+pub mod analysis;
+pub mod clock;
+pub mod keystore;
+pub mod ledger;
+pub mod policy;
+pub mod wallet;
