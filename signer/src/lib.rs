@@ -9,6 +9,11 @@
 //! ```
 //!
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 pub mod analysis;
 pub mod clock;
 pub mod keystore;
