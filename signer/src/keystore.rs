@@ -1,1 +1,60 @@
-//! Where private keys are. Signs the digests of a charged plan, nothing else; every signature is low-S and verified.
+//! Where private keys are. Signs the digests of a charged plan, nothing else; every signature is low-S and verified
+//! against the pinned public key before it leaves.
+//!
+//! It never creates a key that was not asked for by name, and never deletes one: a token that looks empty is a token that
+//! looks empty. A wrong PIN is tried once.
+//!
+//! | kind | file | where the private key is |
+//! |---|---|---|
+//! | `hsm` | `keystore/hsm.rs` | born in the token, never extractable |
+//! | `pool` | `keystore/pool.rs` | born in the token, wrapped out under a token key, unwrapped into a session to sign |
+//! | `seed` | `keystore/seed.rs` | a BIP-32 seed, encrypted by a token key; in locked memory while the token is there |
+
+mod binding;
+mod config;
+mod error;
+mod pkcs11;
+
+use bitcoin::PublicKey;
+use postern_protocol::reply::{InputSignature, KeystoreStatus};
+
+pub use self::{
+    binding::{AccountKey, BoundKeys, WalletBinding},
+    config::{PinSource, Pkcs11Config, SESSIONS_DEFAULT},
+    error::KeystoreError,
+    pkcs11::Pkcs11Keystore,
+};
+use crate::analysis::SigningTask;
+
+/// What the signer asks of a keystore.
+pub trait Keystore: Send + Sync {
+    /// Registers a wallet and checks its keys with a test signature. The wallet stays registered whatever the outcome: it is
+    /// checked again whenever the token comes back, and until then signing says why it cannot.
+    ///
+    /// # Errors
+    /// The outcome of the first check. [`KeystoreError::Unavailable`] when there is no token to check on yet.
+    fn bind(&self, wallet: WalletBinding) -> Result<(), KeystoreError>;
+
+    /// One signature for each task, in their order.
+    ///
+    /// # Errors
+    /// [`KeystoreError`]; its [`KeystoreError::refusal`] is what the asker is told. Never waits longer than the token takes
+    /// plus a few seconds.
+    fn sign_tasks(&self, wallet: &str, tasks: &[SigningTask]) -> Result<Vec<InputSignature>, KeystoreError>;
+
+    /// Health, for operators.
+    fn status(&self) -> KeystoreStatus;
+
+    /// The public keys of a `pool` wallet's branch, in the order of their indices, from index `start`, at most `count`.
+    ///
+    /// # Errors
+    /// [`KeystoreError::WalletUnknown`], or why the pool cannot be read.
+    fn pool_keys(&self, wallet: &str, branch: u32, start: u32, count: u32) -> Result<Vec<PublicKey>, KeystoreError>;
+
+    /// Grows a `pool` wallet's branch until it holds `size` keys, and returns how many it holds then (more than `size` when it
+    /// held more). New keys are on disk before this returns. Asking twice for the same size makes nothing twice.
+    ///
+    /// # Errors
+    /// [`KeystoreError`]; keys made so far are kept.
+    fn extend_pool(&self, wallet: &str, branch: u32, size: u32) -> Result<u32, KeystoreError>;
+}
