@@ -1,1 +1,5 @@
-fn main() {}
+//! `cargo xtask`: set up, test, bench.
+mod measurement;
+fn main() {
+    let _: Option<measurement::Measurement> = None;
+}
