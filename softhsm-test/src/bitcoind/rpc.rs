@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -98,8 +98,27 @@ impl Rpc {
              Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes())?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response)?;
-        Ok(response)
+        read_answer(stream)
     }
+}
+
+/// Head and body. Reads as much as the head announces: bitcoind takes its time to close a connection.
+fn read_answer(stream: TcpStream) -> std::io::Result<String> {
+    let mut reader = BufReader::new(stream);
+    let (mut response, mut length) = (String::new(), 0);
+    loop {
+        let start = response.len();
+        if reader.read_line(&mut response)? == 0 {
+            return Ok(response);
+        }
+        let line = response.get(start..).unwrap_or_default();
+        if line == "\r\n" {
+            break;
+        }
+        if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+    }
+    reader.take(length).read_to_string(&mut response)?;
+    Ok(response)
 }
