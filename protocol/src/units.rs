@@ -111,7 +111,7 @@ pub fn format_amount_sat(sat: u64) -> String {
 pub fn format_duration_ms(ms: u64) -> String {
     let units = [("week", 604_800_000), ("day", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
     for (unit, unit_ms) in units {
-        if ms >= unit_ms && ms % unit_ms == 0 {
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
             return format!("{} {unit}", ms / unit_ms);
         }
     }

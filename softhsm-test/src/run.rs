@@ -48,18 +48,18 @@ impl TempRun {
     /// # Errors
     /// When the folder cannot be made.
     pub fn new(label: &str) -> Result<Self> {
-        let parent = match env::var_os(RUN_DIR_VAR) {
-            Some(parent) => PathBuf::from(parent),
+        let (parent, prefix) = match env::var_os(RUN_DIR_VAR) {
+            Some(parent) => (PathBuf::from(parent), ""),
             None => {
                 let parent = memory();
                 sweep(&parent);
-                parent
+                (parent, PREFIX)
             }
         };
-        // Socket paths end at 108 bytes.
-        let short: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(24).collect();
+        // Paths of Unix sockets have at most 107 bytes.
+        let short: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(16).collect();
         let path = tempfile::Builder::new()
-            .prefix(&format!("{PREFIX}{short}-"))
+            .prefix(&format!("{prefix}{short}-"))
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&parent)
             .with_context(|| format!("cannot make a folder in {}", parent.display()))?
@@ -144,7 +144,10 @@ impl Folder {
 }
 
 /// Copies what tells a story: logs and configuration, without the tokens, chains and databases.
-fn copy_logs(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_logs(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let path = entry.path();

@@ -1,5 +1,56 @@
-//! `cargo xtask`: set up, test, bench.
+//! `cargo xtask`: set a machine up, test, bench. These are the project's only scripts; `.ci/run` and people call the same.
+
+mod bench;
+mod bitcoin_core;
+mod cargo;
+mod child;
 mod measurement;
-fn main() {
-    let _: Option<measurement::Measurement> = None;
+mod packages;
+mod say;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets a machine up, tests and measures Postern.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Installs what is missing with the system's package manager and builds bitcoind when none is on PATH.
+    Setup(setup::Arguments),
+    /// Proves it all: formatting, lints, then every test on real parts.
+    Test(test::Arguments),
+    /// Measures, prints a table and keeps it as JSON under target/bench.
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    child::watch_for_interrupts();
+    let result = match &arguments.command {
+        Task::Setup(arguments) => setup::run(arguments),
+        Task::Test(arguments) => test::run(arguments),
+        Task::Bench(arguments) => bench::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if child::interrupted() => {
+            say::problem(&format!("stopped: {error:#}"));
+            ExitCode::from(130)
+        }
+        // The runner's own last lines say enough.
+        Err(error) if error.is::<test::SomeFailed>() => ExitCode::FAILURE,
+        Err(error) => {
+            say::problem(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -17,20 +17,20 @@ use serde::{Deserialize, Serialize};
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measurement {
+pub(crate) struct Measurement {
     /// What was measured: `AREA: WHAT`.
-    pub name: String,
+    pub(crate) name: String,
     /// How much.
-    pub value: f64,
+    pub(crate) value: f64,
     /// Of what: `/s`, `ms`, `x`, `MiB`.
-    pub unit: String,
+    pub(crate) unit: String,
     /// Against what the goal compares it with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
     /// What is wanted, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub goal: Option<String>,
+    pub(crate) goal: Option<String>,
     /// Whether the goal was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ok: Option<bool>,
+    pub(crate) ok: Option<bool>,
 }
