@@ -1,1 +1,4 @@
-//! .
+//! The coordinator: orders, chain monitor, transaction sender, and the door that signers dial.
+#![forbid(unsafe_code)]
+
+pub mod door;

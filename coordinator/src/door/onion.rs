@@ -1,0 +1,194 @@
+//! The onion service in this process. Only paired links can find it (restricted discovery); with none paired it is not published at all.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use arti_client::{
+    TorClient, TorClientConfig,
+    config::{Reconfigure, onion_service::OnionServiceConfig, onion_service::OnionServiceConfigBuilder},
+};
+use axum::Router;
+use futures::{Stream, StreamExt as _};
+use postern_link::way::endless_backoff;
+use safelog::DisplayRedacted as _;
+use tokio::sync::watch;
+use tor_cell::relaycell::msg::Connected;
+use tor_hsservice::{RunningOnionService, StreamRequest, handle_rend_requests};
+use tor_keymgr::KeystoreSelector;
+use tor_proto::stream::IncomingStreamRequest;
+use tor_rtcompat::PreferredRuntime;
+
+use super::{
+    DoorError, DoorTable, PairedSigner,
+    config::ONION_PORT,
+    serve::{Guests, stopped},
+};
+
+/// The service's name in Arti's state.
+const NICKNAME: &str = "postern-door";
+/// Longest bootstrap before it is tried anew.
+const BOOTSTRAP_MAX: Duration = Duration::from_secs(120);
+
+type Client = TorClient<PreferredRuntime>;
+type Signers = Arc<[PairedSigner]>;
+
+/// Set up, not yet running.
+pub(super) struct ArtiService {
+    config: TorClientConfig,
+}
+
+fn onion_error(e: impl std::fmt::Display) -> DoorError {
+    DoorError::Onion(e.to_string())
+}
+
+/// The onion address; makes its key when there is none. Connects to nothing.
+pub(super) fn address(table: &DoorTable) -> Result<String, DoorError> {
+    let config = table.tor.client_config(&table.state, None)?;
+    let mut service = OnionServiceConfigBuilder::default();
+    service.nickname(NICKNAME.parse().map_err(onion_error)?);
+    let service = service.build().map_err(onion_error)?;
+    // Arti wants a runtime even for a client that does nothing; outside of one it gets its own.
+    let runtime = PreferredRuntime::current().or_else(|_| PreferredRuntime::create()).map_err(onion_error)?;
+    let inert = TorClient::with_runtime(runtime).config(config.clone()).create_inert().map_err(onion_error)?;
+    let service = inert.create_onion_service(&config, service).map_err(onion_error)?;
+    let id = service.generate_identity_key(KeystoreSelector::Primary).map_err(onion_error)?;
+    Ok(id.display_unredacted().to_string())
+}
+
+/// The configuration under which exactly these signers find the service; none when there is no signer.
+fn service_config(signers: &[PairedSigner]) -> Result<Option<OnionServiceConfig>, DoorError> {
+    if signers.is_empty() {
+        return Ok(None);
+    }
+    let mut config = OnionServiceConfigBuilder::default();
+    config.nickname(NICKNAME.parse().map_err(onion_error)?);
+    let restricted = config.restricted_discovery();
+    restricted.enabled(true);
+    for signer in signers {
+        let key = signer.client_auth.to_string();
+        // Arti's nickname for a client allows fewer characters than a signer's name; the key is unique and fits.
+        let nickname = key.rsplit(':').next().unwrap_or(&key).to_ascii_lowercase();
+        restricted.static_keys().access().push((nickname.parse().map_err(onion_error)?, key.parse().map_err(onion_error)?));
+    }
+    config.build().map(Some).map_err(onion_error)
+}
+
+/// Why one time of being published ended.
+enum Ended {
+    Shutdown,
+    NobodyPaired,
+    Broken(DoorError),
+}
+
+impl ArtiService {
+    pub(super) fn new(table: &DoorTable) -> Result<Self, DoorError> {
+        Ok(Self { config: table.tor.client_config(&table.state, None)? })
+    }
+
+    /// Publishes the service for as long as somebody is paired, and hands its streams over. Starts anew, for ever, when Tor fails.
+    pub(super) async fn serve(self, guests: Arc<Guests>, router: Router, mut shutdown: watch::Receiver<bool>) {
+        let mut pins = guests.pins();
+        let mut pauses = endless_backoff();
+        loop {
+            tokio::select! {
+                waited = pins.wait_for(|signers| !signers.is_empty()) => if waited.is_err() { return },
+                () = stopped(&mut shutdown) => return,
+            }
+            match self.published(&guests, &router, &mut pins, &mut shutdown, || pauses = endless_backoff()).await {
+                Ended::Shutdown => return,
+                Ended::NobodyPaired => tracing::info!("no signer is paired: the onion service is withdrawn"),
+                Ended::Broken(e) => {
+                    let pause = pauses.next().unwrap_or(BOOTSTRAP_MAX);
+                    tracing::warn!("{e}; starting anew in {} s", pause.as_secs());
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stopped(&mut shutdown) => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn published(
+        &self,
+        guests: &Arc<Guests>,
+        router: &Router,
+        pins: &mut watch::Receiver<Signers>,
+        shutdown: &mut watch::Receiver<bool>,
+        mut works: impl FnMut(),
+    ) -> Ended {
+        let client = tokio::select! {
+            client = self.bootstrapped() => client,
+            () = stopped(shutdown) => return Ended::Shutdown,
+        };
+        let launched = client.and_then(|client| {
+            let signers = pins.borrow_and_update().clone();
+            let Some(config) = service_config(&signers)? else { return Ok(None) };
+            let Some((service, rendezvous)) = client.launch_onion_service(config).map_err(onion_error)? else { return Ok(None) };
+            let streams: BoxStream = Box::pin(handle_rend_requests(rendezvous));
+            Ok(Some((client, service, streams)))
+        });
+        // The client is kept: the service runs on its circuits.
+        let (_client, service, mut streams) = match launched {
+            Ok(Some(launched)) => launched,
+            Ok(None) => return Ended::NobodyPaired,
+            Err(e) => return Ended::Broken(e),
+        };
+        tracing::info!("onion service launched");
+        loop {
+            tokio::select! {
+                stream = streams.next() => match stream {
+                    None => return Ended::Broken(DoorError::Onion("Tor ended the onion service".into())),
+                    Some(request) => {
+                        works();
+                        tokio::spawn(welcome(request, guests.clone(), router.clone(), shutdown.clone()));
+                    }
+                },
+                changed = pins.changed() => {
+                    if changed.is_err() {
+                        return Ended::Shutdown;
+                    }
+                    let signers = pins.borrow_and_update().clone();
+                    match reconfigure(&service, &signers) {
+                        Ok(true) => tracing::info!(signers = signers.len(), "the onion service is republished for the paired signers"),
+                        Ok(false) => return Ended::NobodyPaired,
+                        Err(e) => return Ended::Broken(e),
+                    }
+                }
+                () = stopped(shutdown) => return Ended::Shutdown,
+            }
+        }
+    }
+
+    async fn bootstrapped(&self) -> Result<Arc<Client>, DoorError> {
+        let client = TorClient::builder().config(self.config.clone()).create_unbootstrapped_async().await.map_err(onion_error)?;
+        match tokio::time::timeout(BOOTSTRAP_MAX, client.bootstrap()).await {
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(e)) => Err(onion_error(e)),
+            Err(_) => Err(DoorError::Onion(format!("Tor did not bootstrap within {} s", BOOTSTRAP_MAX.as_secs()))),
+        }
+    }
+}
+
+type BoxStream = Pin<Box<dyn Stream<Item = StreamRequest> + Send>>;
+
+/// Whether there is still somebody to be published for.
+fn reconfigure(service: &RunningOnionService, signers: &[PairedSigner]) -> Result<bool, DoorError> {
+    let Some(config) = service_config(signers)? else { return Ok(false) };
+    service.reconfigure(config, Reconfigure::AllOrNothing).map_err(onion_error)?;
+    Ok(true)
+}
+
+/// Takes a stream to our port in; a client that wants anything else loses its circuit.
+async fn welcome(request: StreamRequest, guests: Arc<Guests>, router: Router, shutdown: watch::Receiver<bool>) {
+    let ours = matches!(request.request(), IncomingStreamRequest::Begin(begin) if begin.port() == ONION_PORT);
+    if !ours {
+        if let Err(e) = request.shutdown_circuit() {
+            tracing::debug!("a circuit could not be ended: {e}");
+        }
+        return;
+    }
+    match request.accept(Connected::new_empty()).await {
+        Ok(stream) => guests.welcome(stream, "onion", router, shutdown),
+        Err(e) => tracing::info!("an onion stream could not be accepted: {e}"),
+    }
+}

@@ -1,0 +1,75 @@
+//! Configuration errors as people need them: file, line, what stands there, what was probably meant.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not there, not allowed, not text.
+    #[error("{path}: cannot be read: {cause}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// Too large to be a configuration.
+    #[error("{path}: {length} bytes; at most {max} are read")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        length: u64,
+        /// What is allowed, in bytes.
+        max: u64,
+    },
+    /// A line is wrong.
+    #[error("{path}:{line}: {problem}\n  {line:>4} | {source_line}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what was probably meant.
+        problem: String,
+        /// The line's text.
+        source_line: String,
+    },
+    /// Something is wrong with the whole.
+    #[error("{path}: {problem}")]
+    Whole {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let problem = with_nearest(error.message());
+        let Some(span) = error.span() else { return Self::Whole { path: path.into(), problem } };
+        let before = text.get(..span.start).unwrap_or(text);
+        let line = before.matches('\n').count().saturating_add(1);
+        let source_line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim_end().to_owned();
+        Self::Line { path: path.into(), line, problem, source_line }
+    }
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_nearest(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else { return message.to_owned() };
+    let nearest = quoted.map(|known| (strsim::damerau_levenshtein(unknown, known), known)).min();
+    let what = if message.starts_with("unknown field") { "key" } else { "value" };
+    let known = message.split_once(", ").map_or("", |(_, known)| known);
+    match nearest {
+        Some((distance, known)) if distance <= 3 && distance < known.len() => {
+            format!("unknown {what} `{unknown}`; did you mean `{known}`?")
+        }
+        _ => format!("unknown {what} `{unknown}`; {known}"),
+    }
+}
