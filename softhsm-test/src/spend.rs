@@ -163,3 +163,53 @@ pub fn finish(mut psbt: Psbt) -> Result<Transaction> {
     }
     psbt.extract(&secp).map_err(|e| anyhow!("cannot be extracted: {e}"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::{Network, bip32::Xpriv};
+
+    use super::*;
+    use crate::{Bitcoind, TempRun};
+
+    fn keys(n: u8) -> (Xpriv, String) {
+        let secp = Secp256k1::new();
+        let master = Xpriv::new_master(Network::Regtest, &[n; 32]).unwrap();
+        let path: bitcoin::bip32::DerivationPath = "84h/1h/0h".parse().unwrap();
+        let account = bitcoin::bip32::Xpub::from_priv(&secp, &master.derive_priv(&secp, &path).unwrap());
+        (master, format!("[{}/84h/1h/0h]{account}/<0;1>/*", master.fingerprint(&secp)))
+    }
+
+    /// When this holds and the same transactions fail with a signer's signatures, it is the signer's fault.
+    #[test]
+    fn what_is_made_here_is_accepted_by_bitcoind_when_it_is_signed_with_plain_keys() {
+        let run = TempRun::new("plain_keys").unwrap();
+        let node = Bitcoind::start(&run).unwrap();
+        let secp = Secp256k1::new();
+        let ((one, a), (two, b)) = (keys(1), keys(2));
+        let unspendable = "50929b74c1a04954b78b4b6035e97a5e078a5a0f28ec96d547bfee9ace803ac0";
+        let descriptors = [
+            format!("pkh({a})"),
+            format!("sh(wpkh({a}))"),
+            format!("wpkh({a})"),
+            format!("wsh(sortedmulti(2,{a},{b}))"),
+            format!("wsh(and_v(v:pk({a}),older(3)))"),
+            format!("tr({a})"),
+            format!("tr({unspendable},pk({a}))"),
+        ];
+        for descriptor in &descriptors {
+            let scripts = Scripts::new(descriptor).unwrap();
+            let funding = node.fund_confirmed(&scripts.script(0, 5).unwrap(), 1_000_000).unwrap();
+            node.mine(3).unwrap();
+            let mut coin = Coin::new(&funding.transaction, funding.outpoint().vout, scripts.at(0, 5).unwrap());
+            coin.sequence = Sequence::from_height(3);
+            let elsewhere = Output::Pay(Scripts::new(&descriptors[2]).unwrap().script(0, 0).unwrap(), 600_000);
+            let mut psbt = psbt(&[coin], &[elsewhere, Output::Own(Box::new(scripts.at(1, 0).unwrap()), 399_000)]).unwrap();
+            for key in [&one, &two] {
+                // Whoever is not in the descriptor has nothing to sign.
+                let _ = psbt.sign(key, &secp);
+            }
+            node.accepts(&finish(psbt).unwrap()).unwrap_or_else(|e| panic!("{descriptor}: {e:#}"));
+        }
+    }
+}
