@@ -15,7 +15,11 @@
 )]
 
 pub mod analysis;
+pub mod client;
 pub mod clock;
+pub mod daemon;
+pub mod identity;
+pub mod intake;
 pub mod keystore;
 pub mod ledger;
 pub mod policy;

@@ -1,0 +1,211 @@
+//! One peer: a thread that reads its requests, a thread that writes what it is slow to take, and a count of the answers
+//! that it is owed.
+
+use std::{
+    io,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+};
+
+use postern_protocol::{
+    PROTOCOL_VERSION, canonical, frame,
+    refusal::{Refusal, RefusalCode},
+    reply::{Reply, ReplyBody},
+};
+
+use super::{
+    budget::Held,
+    frames::{End, Frames, Incoming},
+    outbox::Outbox,
+    peer::Peer,
+    server::{About, Shared},
+};
+use crate::intake::{self, Admitted, Role};
+
+/// Bytes of replies that may wait for a slow peer before its next request is read. Enough for thousands of refusals, so
+/// that a peer may send a batch before it reads the first answer.
+const BACKLOG_MAX: usize = 1024 * 1024;
+
+/// A connection that was accepted.
+pub(super) struct Connection {
+    stream: UnixStream,
+    outbox: Outbox,
+    peer: Peer,
+    role: Role,
+    owed: Mutex<usize>,
+    settled: Condvar,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, peer: Peer, role: Role, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
+        let outbox = Outbox::new(stream.try_clone()?, shared.terms.write_patience)?;
+        Ok(Arc::new(Self { stream, outbox, peer, role, owed: Mutex::new(0), settled: Condvar::new(), shared: Arc::clone(shared) }))
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// No more requests are read; answers still go out.
+    pub(super) fn stop_reading(&self) {
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Ends the connection whatever is owed.
+    pub(super) fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// No thread reads or will: the writing thread ends as well.
+    pub(super) fn abandon(&self) {
+        self.outbox.finish();
+    }
+
+    /// The writing thread.
+    pub(super) fn write(&self) {
+        self.outbox.run();
+    }
+
+    /// The reading thread: until the peer is done, and every answer that it is owed is given.
+    pub(super) fn read(self: &Arc<Self>) {
+        let end = self.read_requests();
+        log::debug!(uid = self.peer.uid, pid = self.peer.pid; "connection ends: {end}");
+        if let End::TooLarge(e) = &end {
+            self.refuse(0, &Refusal::new(RefusalCode::FrameTooLarge, e.to_string()), About::frame());
+        }
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        while *owed > 0 {
+            owed = self.settled.wait(owed).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(owed);
+        self.outbox.finish();
+    }
+
+    fn read_requests(self: &Arc<Self>) -> End {
+        let shared = &self.shared;
+        let mut frames = match Frames::new(&self.stream, shared.terms.frame_max, shared.terms.patience) {
+            Ok(frames) => frames,
+            Err(e) => return e.into(),
+        };
+        loop {
+            self.outbox.wait_below(BACKLOG_MAX);
+            match frames.next(shared.budget.hold(self.role), || self.owed() > 0) {
+                Ok(Incoming::Frame(body, held)) => self.take(&body, held),
+                Ok(Incoming::Unaffordable(id)) => {
+                    let message = "the requests in flight fill the memory set apart for them; ask again when some are answered";
+                    self.refuse(id, &Refusal::new(RefusalCode::Busy, message), About::frame());
+                }
+                Err(end) => return end,
+            }
+        }
+    }
+
+    fn owed(&self) -> usize {
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a request in and queues it, or says why not.
+    fn take(self: &Arc<Self>, body: &[u8], held: Held) {
+        let shared = &self.shared;
+        let admitted = match intake::admit(body, self.role) {
+            Ok(admitted) => admitted,
+            Err(rejected) => return self.refuse(rejected.id, &rejected.refusal, About::frame()),
+        };
+        let id = admitted.id();
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *owed >= shared.terms.in_flight {
+            drop(owed);
+            let message = format!("{} requests of this connection are in flight; ask again when some are answered", shared.terms.in_flight);
+            return self.refuse(id, &Refusal::new(RefusalCode::Busy, message), About::request(admitted.body()));
+        }
+        *owed = owed.saturating_add(1);
+        drop(owed);
+        let ticket = Ticket { connection: Arc::clone(self), id, answered: false, _held: held };
+        if let Err(job) = shared.lane(admitted.body()).push(Job { admitted, ticket }) {
+            job.refuse_shutting_down();
+        }
+    }
+
+    /// Logs a refusal, in full, and sends it, as full as this peer may see it.
+    fn refuse(&self, id: u64, refusal: &Refusal, about: About<'_>) {
+        let office = &self.shared.office;
+        office.refused(refusal, &about.of(id, self.peer.uid));
+        let told = refusal.clone();
+        let told = if self.role == Role::Operator || office.discloses() { told } else { told.undisclosed() };
+        self.send(id, ReplyBody::Refused(told));
+    }
+
+    fn send(&self, id: u64, body: ReplyBody) {
+        match frame::wrap(&canonical::to_vec(&Reply { version: PROTOCOL_VERSION, id, body })) {
+            Ok(framed) => self.outbox.send(framed),
+            Err(e) => {
+                log::error!("a reply does not fit a frame ({e}); the connection is closed");
+                self.cut();
+            }
+        }
+    }
+}
+
+/// A request on its way, with the right to answer it.
+pub(super) struct Job {
+    admitted: Admitted,
+    ticket: Ticket,
+}
+
+impl Job {
+    /// Does the work and answers.
+    pub(super) fn work(self) {
+        let shared = Arc::clone(&self.ticket.connection.shared);
+        if shared.stopping() {
+            return self.refuse_shutting_down();
+        }
+        let Self { admitted, ticket } = self;
+        // The log names the wallet, which the work consumes.
+        let name = intake::name(admitted.body());
+        let wallet = intake::wallet(admitted.body()).map(str::to_owned);
+        match shared.office.answer(admitted) {
+            Ok(body) => ticket.send(body),
+            Err(refusal) => ticket.refuse(&refusal, About::new(name, wallet.as_deref())),
+        }
+    }
+
+    fn refuse_shutting_down(self) {
+        let refusal = Refusal::new(RefusalCode::ShuttingDown, "the signer is stopping; nothing was charged, ask again when it runs");
+        self.ticket.refuse(&refusal, About::request(self.admitted.body()));
+    }
+}
+
+/// An answer that is owed. Dropping it without an answer ends the connection: the peer shall not wait for ever.
+struct Ticket {
+    connection: Arc<Connection>,
+    id: u64,
+    answered: bool,
+    _held: Held,
+}
+
+impl Ticket {
+    fn send(mut self, body: ReplyBody) {
+        self.answered = true;
+        self.connection.send(self.id, body);
+    }
+
+    fn refuse(mut self, refusal: &Refusal, about: About<'_>) {
+        self.answered = true;
+        self.connection.refuse(self.id, refusal, about);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.cut();
+        }
+        let mut owed = self.connection.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        *owed = owed.saturating_sub(1);
+        if *owed == 0 {
+            self.connection.settled.notify_all();
+        }
+    }
+}
