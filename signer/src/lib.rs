@@ -16,6 +16,7 @@
 
 pub mod analysis;
 pub mod client;
+pub mod anchor;
 pub mod clock;
 pub mod daemon;
 pub mod identity;

@@ -1,6 +1,6 @@
 //! What the configuration and the managers allow, as values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::ScriptBuf;
 pub use postern_protocol::command::Rate;
@@ -56,4 +56,25 @@ pub struct SpendRules {
     pub allow_foreign_inputs: bool,
     /// Latest absolute lock time by height that is signed; a `nLockTime` by time stamp is refused. None: any height.
     pub max_locktime_height: Option<u32>,
+}
+
+/// One wallet's part of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WalletPolicy {
+    /// The wallet's own limits; the signer's hold as well.
+    pub limits: Limits,
+    /// Where its money may go.
+    pub destinations: Destinations,
+}
+
+/// The limits as the configuration states them. What is in force may differ: managers' commands change it, and under
+/// [`Raise::Command`] a looser configuration is ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyRules {
+    /// Who may raise a limit.
+    pub raise: Raise,
+    /// The signer's own limits.
+    pub signer: Limits,
+    /// Each wallet's, by name.
+    pub wallets: BTreeMap<String, WalletPolicy>,
 }

@@ -1,0 +1,64 @@
+//! Proof that a plan is charged, durably.
+
+use std::sync::Arc;
+
+use postern_protocol::reply::InputSignature;
+
+use crate::analysis::SpendPlan;
+
+/// A plan whose charge is on disk. Only the ledger makes one; the keystore signs nothing else.
+#[derive(Debug, Clone)]
+pub struct Charged {
+    plan: Arc<SpendPlan>,
+    number: u64,
+    increase_sat: u64,
+    repeat: bool,
+    signatures: Option<Vec<InputSignature>>,
+}
+
+impl Charged {
+    pub(super) fn new(plan: Arc<SpendPlan>, number: u64, increase_sat: u64) -> Self {
+        Self { plan, number, increase_sat, repeat: false, signatures: None }
+    }
+
+    pub(super) fn repeated(plan: Arc<SpendPlan>, number: u64, signatures: Option<Vec<InputSignature>>) -> Self {
+        Self { plan, number, increase_sat: 0, repeat: true, signatures }
+    }
+
+    /// For unit tests of the rooms behind the ledger.
+    #[cfg(test)]
+    #[must_use]
+    pub fn for_tests(plan: Arc<SpendPlan>) -> Self {
+        Self::new(plan, 0, 0)
+    }
+
+    /// What to sign.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<SpendPlan> {
+        &self.plan
+    }
+
+    /// The charge's number in the journal.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it took out of the limits just now; 0 for a repeat.
+    #[must_use]
+    pub fn increase_sat(&self) -> u64 {
+        self.increase_sat
+    }
+
+    /// Whether the transaction was charged before.
+    #[must_use]
+    pub fn is_repeat(&self) -> bool {
+        self.repeat
+    }
+
+    /// The signatures of an earlier time, when there are any: give those out instead of signing again.
+    #[must_use]
+    pub fn signatures(&self) -> Option<&[InputSignature]> {
+        self.signatures.as_deref()
+    }
+}

@@ -1,0 +1,191 @@
+//! The file: opening it durably, appending to the journal, transactions.
+
+use std::path::{Path, PathBuf};
+
+use postern_protocol::canonical;
+use rusqlite::{Connection, OpenFlags, params, types::ValueRef};
+
+use super::{
+    Head, LedgerError,
+    entry::{Entry, chain},
+    lock_file::LockFile,
+    state::State,
+    tables::{self, sql},
+};
+
+/// Name of the file in the state folder.
+pub(super) const FILE: &str = "ledger.db";
+/// `PRAGMA application_id`: "PSTN".
+const APPLICATION: i64 = 0x5053_544e;
+/// `PRAGMA user_version`.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Makes an empty ledger.
+pub(super) fn create(folder: &Path) -> Result<(), LedgerError> {
+    let _lock = LockFile::take(folder)?;
+    let path = folder.join(FILE);
+    if path.try_exists()? {
+        return Err(LedgerError::Exists(path));
+    }
+    let mut identity = [0; 16];
+    getrandom::fill(&mut identity).map_err(|e| LedgerError::Io(std::io::Error::other(e)))?;
+    // Under another name until it is whole, so that a crash leaves no half ledger behind.
+    let draft = folder.join("ledger.new");
+    for left in ["ledger.new", "ledger.new-wal", "ledger.new-shm"] {
+        match std::fs::remove_file(folder.join(left)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+    }
+    private(&draft)?;
+    let db = Connection::open_with_flags(&draft, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    setting(&db, "synchronous", "FULL", "2")?;
+    let transaction = db.unchecked_transaction()?;
+    transaction.execute_batch(tables::SCHEMA)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    let mut state = State::default();
+    append(&transaction, NOTHING, &Entry::Created(identity), &mut state)?;
+    tables::store(&transaction, &state, None)?;
+    transaction.commit()?;
+    db.close().map_err(|(_, e)| e)?;
+    std::fs::rename(&draft, &path)?;
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Makes an empty file that only this user can read, before SQLite writes anything into it.
+fn private(path: &Path) -> Result<(), LedgerError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(())
+}
+
+/// The head of an empty journal.
+pub(super) const NOTHING: Head = Head { seq: 0, hash: [0; 32] };
+
+/// Appends an entry and derives everything from it but the small state's rows.
+pub(super) fn append(db: &Connection, head: Head, entry: &Entry, state: &mut State) -> Result<Head, LedgerError> {
+    let seq = head.seq.saturating_add(1);
+    let body = canonical::to_vec(entry);
+    let hash = chain(seq, &head.hash, entry.kind(), &body);
+    db.prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        sql(seq),
+        head.hash,
+        entry.kind(),
+        body,
+        hash
+    ])?;
+    tables::derive(db, seq, entry)?;
+    state.apply(entry);
+    Ok(Head { seq, hash })
+}
+
+/// Opens for reading alone, beside a running signer or without one.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
+    let file = if path.is_dir() { path.join(FILE) } else { path.into() };
+    if !file.try_exists()? {
+        return Err(LedgerError::Missing(file));
+    }
+    let db = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    check_format(&db, &file)?;
+    Ok(db)
+}
+
+fn check_format(db: &Connection, path: &Path) -> Result<(), LedgerError> {
+    let not = |what: String| LedgerError::NotALedger { path: path.into(), what };
+    let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|e| not(e.to_string()))?;
+    if application != APPLICATION {
+        return Err(not(format!("its application id is {application:#x}")));
+    }
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version != SCHEMA_VERSION {
+        return Err(LedgerError::Schema { path: path.into(), found: version, known: SCHEMA_VERSION });
+    }
+    Ok(())
+}
+
+/// Sets a pragma and reads it back.
+fn setting(db: &Connection, name: &'static str, value: &'static str, reads: &'static str) -> Result<(), LedgerError> {
+    db.pragma_update(None, name, value)?;
+    let found = db.pragma_query_value(None, name, |row| match row.get_ref(0)? {
+        ValueRef::Text(text) => Ok(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Integer(number) => Ok(number.to_string()),
+        other => Ok(other.data_type().to_string()),
+    })?;
+    if found == reads { Ok(()) } else { Err(LedgerError::NotDurable { setting: name, found, wanted: reads }) }
+}
+
+/// The open ledger of this process.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    pub(super) db: Connection,
+    pub(super) head: Head,
+    pub(super) state: State,
+    _lock: LockFile,
+}
+
+impl Store {
+    pub(super) fn open(folder: &Path) -> Result<Self, LedgerError> {
+        let path = folder.join(FILE);
+        if !path.try_exists()? {
+            return Err(LedgerError::Missing(path));
+        }
+        let lock = LockFile::take(folder)?;
+        let (db, head, state) = connect(folder)?;
+        Ok(Self { folder: folder.into(), db, head, state, _lock: lock })
+    }
+
+    /// Throws the connection away and reads everything from the disk again.
+    pub(super) fn reopen(&mut self) -> Result<(), LedgerError> {
+        (self.db, self.head, self.state) = connect(&self.folder)?;
+        Ok(())
+    }
+
+    pub(super) fn begin(&self) -> Result<(), LedgerError> {
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    pub(super) fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        self.head = append(&self.db, self.head, entry, &mut self.state)?;
+        Ok(())
+    }
+
+    /// Writes the small state and syncs. On an error the caller calls [`Self::reopen`].
+    pub(super) fn commit(&self, wallets: Option<&std::collections::BTreeSet<String>>) -> Result<(), LedgerError> {
+        tables::store(&self.db, &self.state, wallets)?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    /// Ends a transaction that wrote nothing.
+    pub(super) fn abandon(&self) -> Result<(), LedgerError> {
+        self.db.prepare_cached("ROLLBACK")?.execute([])?;
+        Ok(())
+    }
+
+    /// An entry in a transaction of its own.
+    pub(super) fn commit_one(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        self.begin()?;
+        self.append(entry)?;
+        self.commit(None)
+    }
+}
+
+fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
+    let path = folder.join(FILE);
+    let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    check_format(&db, &path)?;
+    setting(&db, "journal_mode", "WAL", "wal")?;
+    setting(&db, "synchronous", "FULL", "2")?;
+    db.set_prepared_statement_cache_capacity(32);
+    let (seq, hash) =
+        db.query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
+    let head = Head { seq: u64::try_from(seq).unwrap_or(0), hash };
+    let state = tables::load(&db)?;
+    Ok((db, head, state))
+}

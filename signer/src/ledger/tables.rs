@@ -1,0 +1,342 @@
+//! The tables that are derived from the journal: who spends which outpoint, and the small state. One place writes them, for the
+//! running signer and for `verify`.
+
+use std::collections::BTreeSet;
+
+use bitcoin::{OutPoint, hashes::Hash as _};
+use minicbor::{Decode, Encode};
+use postern_protocol::{canonical, command::Rate};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    LedgerError,
+    entry::{ChargeEntry, Entry, FamilyEntry, to_bytes},
+    state::State,
+};
+use crate::{
+    analysis::SpendPlan,
+    policy::{
+        Bucket, FAMILIES_MAX, Family, Kin, RIVALS_MAX, Repeat, ScopeState, Scopes,
+        rules::{Limits, Raise},
+    },
+};
+
+/// The journal can only grow. A founder's row in `spends` carries its family.
+pub(super) const SCHEMA: &str = "
+CREATE TABLE journal (seq INTEGER PRIMARY KEY, prev_hash BLOB NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
+CREATE TRIGGER journal_is_never_changed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is never changed'); END;
+CREATE TRIGGER journal_is_never_cut BEFORE DELETE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is never cut'); END;
+CREATE TABLE charges (txid BLOB NOT NULL, wallet TEXT NOT NULL, charge INTEGER NOT NULL, outflow_sat INTEGER NOT NULL,
+    PRIMARY KEY (txid, wallet)) STRICT, WITHOUT ROWID;
+CREATE TABLE spends (outpoint BLOB NOT NULL, charge INTEGER NOT NULL, wallet TEXT, family_sat INTEGER, members INTEGER, leader INTEGER,
+    PRIMARY KEY (outpoint, charge)) STRICT, WITHOUT ROWID;
+CREATE TABLE signatures (charge INTEGER PRIMARY KEY, entry INTEGER NOT NULL) STRICT;
+CREATE TABLE commands (serial BLOB PRIMARY KEY, entry INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE scopes (wallet TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 0), body BLOB NOT NULL) STRICT;
+";
+
+/// The derived tables, each with the columns that `verify` compares, in the order of the primary key.
+pub(super) const DERIVED: &[(&str, &str)] = &[
+    ("charges", "SELECT txid, wallet, charge, outflow_sat FROM charges ORDER BY txid, wallet"),
+    ("spends", "SELECT outpoint, charge, wallet, family_sat, members, leader FROM spends ORDER BY outpoint, charge"),
+    ("signatures", "SELECT charge, entry FROM signatures ORDER BY charge"),
+    ("commands", "SELECT serial, entry FROM commands ORDER BY serial"),
+    ("scopes", "SELECT wallet, body FROM scopes ORDER BY wallet"),
+    ("state", "SELECT id, body FROM state ORDER BY id"),
+];
+
+/// SQLite's integers are signed.
+pub(super) fn sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn number(sql: i64) -> u64 {
+    u64::try_from(sql).unwrap_or(0)
+}
+
+/// Writes what an entry changes in the large tables.
+pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
+    match entry {
+        Entry::Charged(charge) => derive_charge(db, seq, charge),
+        Entry::Signed(charge, _) => {
+            db.prepare_cached("INSERT INTO signatures VALUES (?1, ?2)")?.execute(params![sql(*charge), sql(seq)])?;
+            Ok(())
+        }
+        Entry::Commanded(serial, ..) => {
+            db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![serial.to_be_bytes(), sql(seq)])?;
+            Ok(())
+        }
+        Entry::Created(_) | Entry::Started(_) | Entry::Stopped(_) | Entry::Locked(..) => Ok(()),
+    }
+}
+
+fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), LedgerError> {
+    let damaged = || LedgerError::Damaged { seq, what: "its family's outpoint is not one of its inputs".into() };
+    db.prepare_cached("INSERT INTO charges VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET charge = ?3, outflow_sat = ?4")?
+        .execute(params![charge.txid, charge.wallet, sql(seq), sql(charge.outflow_sat)])?;
+    {
+        let mut insert = db.prepare_cached("INSERT INTO spends (outpoint, charge) VALUES (?1, ?2)")?;
+        let founded = match charge.family {
+            FamilyEntry::Founds(input) => Some(charge.outpoint(input).ok_or_else(damaged)?),
+            FamilyEntry::Joins(..) => None,
+        };
+        for outpoint in charge.outpoints.chunks_exact(super::entry::OUTPOINT_LEN).filter(|o| Some(*o) != founded) {
+            insert.execute(params![outpoint, sql(seq)])?;
+        }
+        if let Some(outpoint) = founded {
+            db.prepare_cached("INSERT INTO spends VALUES (?1, ?2, ?3, ?4, 1, ?2)")?.execute(params![
+                outpoint,
+                sql(seq),
+                charge.wallet,
+                sql(charge.outflow_sat)
+            ])?;
+        }
+    }
+    if let FamilyEntry::Joins(founder, input) = charge.family {
+        let outpoint = charge.outpoint(input).ok_or_else(damaged)?;
+        let changed = db
+            .prepare_cached(
+                "UPDATE spends SET members = members + 1, leader = iif(?3 > family_sat, ?4, leader), family_sat = max(family_sat, ?3)
+                 WHERE outpoint = ?1 AND charge = ?2 AND wallet = ?5 AND family_sat IS NOT NULL",
+            )?
+            .execute(params![outpoint, sql(founder), sql(charge.outflow_sat), sql(seq), charge.wallet])?;
+        if changed != 1 {
+            return Err(LedgerError::Damaged { seq, what: format!("it joins family {founder}, which there is not") });
+        }
+    }
+    Ok(())
+}
+
+/// What the ledger knows of earlier transactions that spend what this one spends.
+pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError> {
+    let txid = plan.unsigned_txid().to_byte_array();
+    let mut kin = Kin::default();
+    let mut same = db.prepare_cached("SELECT wallet, charge, outflow_sat FROM charges WHERE txid = ?1")?;
+    let mut rows = same.query(params![txid])?;
+    while let Some(row) = rows.next()? {
+        if row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)? == plan.wallet() {
+            kin.repeat = Some(Repeat { charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) });
+        } else {
+            kin.shared = true;
+        }
+    }
+    if kin.repeat.is_some() || kin.shared {
+        return Ok(kin);
+    }
+    let mut found: Vec<(Family, u64)> = Vec::new();
+    let mut families = db.prepare_cached(
+        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 ORDER BY family_sat DESC, charge LIMIT ?3",
+    )?;
+    for input in plan.inputs() {
+        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(limit(FAMILIES_MAX))])?;
+        while let Some(row) = rows.next()? {
+            let family = Family {
+                founder: number(row.get(0)?),
+                outpoint: input.outpoint,
+                charge_sat: number(row.get(1)?),
+                members: number(row.get(2)?),
+                rivals: None,
+            };
+            found.push((family, number(row.get(3)?)));
+        }
+    }
+    found.sort_by_key(|(family, _)| std::cmp::Reverse(family.charge_sat));
+    found.truncate(FAMILIES_MAX);
+    let spends: BTreeSet<OutPoint> = match found.is_empty() {
+        true => BTreeSet::new(),
+        false => plan.transaction().input.iter().map(|i| i.previous_output).collect(),
+    };
+    for (mut family, leader) in found {
+        family.rivals = rivals(db, leader, &spends)?;
+        kin.families.push(family);
+    }
+    Ok(kin)
+}
+
+/// The inputs of each charge, other than the leader, that spends an outpoint of the leader's which is not in `spends`.
+fn rivals(db: &Connection, leader: u64, spends: &BTreeSet<OutPoint>) -> Result<Option<Vec<Vec<OutPoint>>>, LedgerError> {
+    let mut seen = BTreeSet::new();
+    let mut statement = db.prepare_cached("SELECT charge FROM spends WHERE outpoint = ?1 AND charge <> ?2 LIMIT ?3")?;
+    for outpoint in charge(db, leader)?.outpoints().filter(|o| !spends.contains(o)) {
+        let mut rows = statement.query(params![to_bytes(&outpoint), sql(leader), sql(limit(RIVALS_MAX.saturating_add(1)))])?;
+        while let Some(row) = rows.next()? {
+            seen.insert(number(row.get(0)?));
+        }
+        if seen.len() > RIVALS_MAX {
+            return Ok(None);
+        }
+    }
+    seen.into_iter().map(|seq| Ok(charge(db, seq)?.outpoints().collect())).collect::<Result<_, _>>().map(Some)
+}
+
+fn limit(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+/// A charge from the journal.
+fn charge(db: &Connection, seq: u64) -> Result<ChargeEntry, LedgerError> {
+    match entry(db, seq)? {
+        Some(Entry::Charged(charge)) => Ok(charge),
+        _ => Err(LedgerError::Damaged { seq, what: "it should be a charge".into() }),
+    }
+}
+
+/// An entry from the journal.
+pub(super) fn entry(db: &Connection, seq: u64) -> Result<Option<Entry>, LedgerError> {
+    let mut statement = db.prepare_cached("SELECT body FROM journal WHERE seq = ?1")?;
+    let mut rows = statement.query(params![sql(seq)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    decode(seq, row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
+}
+
+/// An entry from its body.
+pub(super) fn decode(seq: u64, body: &[u8]) -> Result<Entry, LedgerError> {
+    canonical::from_slice(body).map_err(|e| LedgerError::Damaged { seq, what: e.to_string() })
+}
+
+/// The number of the entry that holds a charge's signatures.
+pub(super) fn signatures(db: &Connection, charge: u64) -> Result<Option<u64>, LedgerError> {
+    let mut statement = db.prepare_cached("SELECT entry FROM signatures WHERE charge = ?1")?;
+    Ok(statement.query_row(params![sql(charge)], |row| row.get(0)).optional()?.map(number))
+}
+
+/// Whether a command's serial was used.
+pub(super) fn is_used(db: &Connection, serial: u64) -> Result<bool, LedgerError> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM commands WHERE serial = ?1")?;
+    Ok(statement.exists(params![serial.to_be_bytes()])?)
+}
+
+/// Writes the small state: the signer's row, and those of `wallets` (None: of all).
+pub(super) fn store(db: &Connection, state: &State, wallets: Option<&BTreeSet<String>>) -> Result<(), LedgerError> {
+    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO scopes VALUES (?1, ?2)")?;
+    // A wallet cannot be named "": configuration refuses it.
+    insert.execute(params!["", canonical::to_vec(&ScopeRow::new(&state.scopes.signer, Vec::new()))])?;
+    for (name, held) in state.scopes.wallets.iter().filter(|(name, _)| wallets.is_none_or(|w| w.contains(*name))) {
+        let used = state.last_used.get(name).into_iter().flatten().map(|(branch, index)| (*branch, *index)).collect();
+        insert.execute(params![name, canonical::to_vec(&ScopeRow::new(held, used))])?;
+    }
+    db.prepare_cached("INSERT OR REPLACE INTO state VALUES (0, ?1)")?.execute(params![canonical::to_vec(&StateRow::new(state))])?;
+    Ok(())
+}
+
+/// Reads the small state.
+pub(super) fn load(db: &Connection) -> Result<State, LedgerError> {
+    let damaged = |e: canonical::CanonicalError| LedgerError::Damaged { seq: 0, what: format!("the stored state: {e}") };
+    let body: Vec<u8> = db.query_row("SELECT body FROM state", [], |row| row.get(0))?;
+    let row: StateRow = canonical::from_slice(&body).map_err(damaged)?;
+    let mut state = State {
+        identity: row.identity,
+        fresh: row.fresh,
+        anchored: row.anchored,
+        charged_sat: row.charged_sat,
+        transactions: row.transactions,
+        commands: row.commands,
+        scopes: Scopes { raise: if row.raise_by_command { Raise::Command } else { Raise::Config }, ..Scopes::default() },
+        ..State::default()
+    };
+    let mut statement = db.prepare("SELECT wallet, body FROM scopes")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let scope: ScopeRow = canonical::from_slice(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?).map_err(damaged)?;
+        if name.is_empty() {
+            state.scopes.signer = scope.into_state();
+        } else {
+            if !scope.last_used.is_empty() {
+                state.last_used.insert(name.clone(), scope.last_used.iter().copied().collect());
+            }
+            state.scopes.wallets.insert(name, scope.into_state());
+        }
+    }
+    Ok(state)
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct StateRow {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    identity: [u8; 16],
+    #[n(1)]
+    fresh: bool,
+    #[n(2)]
+    anchored: Option<String>,
+    #[n(3)]
+    charged_sat: u64,
+    #[n(4)]
+    transactions: u64,
+    #[n(5)]
+    commands: u64,
+    #[n(6)]
+    raise_by_command: bool,
+}
+
+impl StateRow {
+    fn new(state: &State) -> Self {
+        Self {
+            identity: state.identity,
+            fresh: state.fresh,
+            anchored: state.anchored.clone(),
+            charged_sat: state.charged_sat,
+            transactions: state.transactions,
+            commands: state.commands,
+            raise_by_command: state.scopes.raise == Raise::Command,
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct ScopeRow {
+    #[n(0)]
+    accepted_rates: Vec<Rate>,
+    #[n(1)]
+    accepted_total_sat: Option<u64>,
+    /// Rate, deficit in whole satoshi, rest of the deficit in satoshi / per_ms.
+    #[n(2)]
+    buckets: Vec<(Rate, u64, u64)>,
+    #[n(3)]
+    at_ms: u64,
+    #[n(4)]
+    used_sat: u64,
+    #[n(5)]
+    allowance_sat: Option<u64>,
+    #[n(6)]
+    frozen: Option<String>,
+    #[n(7)]
+    locked: Option<String>,
+    #[n(8)]
+    last_used: Vec<(u32, u32)>,
+}
+
+impl ScopeRow {
+    fn new(held: &ScopeState, last_used: Vec<(u32, u32)>) -> Self {
+        let bucket = |b: &Bucket| {
+            let (sat, rest) = b.deficit();
+            (b.rate(), sat, rest)
+        };
+        Self {
+            accepted_rates: held.accepted.rates.clone(),
+            accepted_total_sat: held.accepted.total_sat,
+            buckets: held.buckets.iter().map(bucket).collect(),
+            at_ms: held.at_ms,
+            used_sat: held.used_sat,
+            allowance_sat: held.allowance_sat,
+            frozen: held.frozen.clone(),
+            locked: held.locked.clone(),
+            last_used,
+        }
+    }
+
+    fn into_state(self) -> ScopeState {
+        ScopeState {
+            accepted: Limits { rates: self.accepted_rates, total_sat: self.accepted_total_sat },
+            buckets: self.buckets.into_iter().map(|(rate, sat, rest)| Bucket::with_deficit(rate, sat, rest)).collect(),
+            at_ms: self.at_ms,
+            used_sat: self.used_sat,
+            allowance_sat: self.allowance_sat,
+            frozen: self.frozen,
+            locked: self.locked,
+        }
+    }
+}

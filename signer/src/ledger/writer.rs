@@ -1,0 +1,405 @@
+//! The one thread that writes. Takes what waits, decides, writes it in one transaction, syncs once, answers.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Duration,
+};
+
+use bitcoin::hashes::Hash as _;
+use postern_protocol::{
+    command::{Action, Scope},
+    refusal::{Refusal, RefusalCode},
+    reply::{Applied, InputSignature},
+};
+
+use super::{
+    Charged, Head, LedgerError, LedgerOptions, VerifiedCommand,
+    entry::{ChargeEntry, Entry, FamilyEntry, to_bytes},
+    guard::Guard,
+    state::{Objection, State},
+    store::Store,
+    tables,
+};
+use crate::{
+    analysis::SpendPlan,
+    anchor::Anchor,
+    clock::Uptime,
+    policy::{Authorized, Membership, PolicyState, decide, rules::PolicyRules},
+};
+
+/// Requests that may wait before an asker is held.
+pub(super) const QUEUE_MAX: usize = 4096;
+/// Longest reason of a lock, in characters.
+pub(super) const WHY_MAX: usize = 200;
+/// Most requests in one transaction.
+const BATCH_MAX: usize = 512;
+/// Signatures wait this long for a charge to share its sync with.
+const RECORD_PATIENCE: Duration = Duration::from_millis(50);
+
+/// What is asked of the thread.
+pub(super) enum Request {
+    Charge {
+        plan: Arc<SpendPlan>,
+        now: Uptime,
+        reply: SyncSender<Result<Charged, Refusal>>,
+    },
+    Record {
+        charge: u64,
+        signatures: Vec<InputSignature>,
+    },
+    Apply {
+        command: VerifiedCommand,
+        now: Uptime,
+        reply: SyncSender<Result<Applied, Refusal>>,
+    },
+    Lock {
+        scope: Scope,
+        why: String,
+        now: Uptime,
+        reply: SyncSender<Result<(), Refusal>>,
+    },
+    Stop {
+        now: Uptime,
+        reply: SyncSender<Result<(), LedgerError>>,
+    },
+    #[cfg(test)]
+    Test(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// What everybody may read, as of the last commit.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) state: State,
+    pub(super) head: Head,
+    pub(super) anchor: String,
+    pub(super) stale: bool,
+}
+
+/// A charge that waits for its sync.
+struct Waiting {
+    reply: SyncSender<Result<Charged, Refusal>>,
+    outcome: Result<Charged, Refusal>,
+}
+
+pub(super) struct Writer {
+    pub(super) store: Store,
+    pub(super) guard: Guard,
+    rules: Arc<PolicyRules>,
+    published: Arc<Mutex<Published>>,
+    records: Vec<(u64, Vec<InputSignature>)>,
+    /// The latest time that anybody passed in.
+    seen_ms: u64,
+    /// False after an error, until everything was read from the disk again.
+    sound: bool,
+}
+
+impl Writer {
+    pub(super) fn open(
+        options: LedgerOptions,
+        rules: Arc<PolicyRules>,
+        anchor: Box<dyn Anchor>,
+    ) -> Result<(Self, Vec<String>), LedgerError> {
+        let mut store = Store::open(&options.folder)?;
+        let (guard, warnings) = Guard::start(&mut store, &options, anchor)?;
+        let published = Published { state: store.state.clone(), head: store.head, anchor: guard.describe(), stale: guard.is_stale() };
+        let published = Arc::new(Mutex::new(published));
+        Ok((Self { store, guard, rules, published, records: Vec::new(), seen_ms: 0, sound: true }, warnings))
+    }
+
+    pub(super) fn published(&self) -> Arc<Mutex<Published>> {
+        Arc::clone(&self.published)
+    }
+
+    /// Until [`Request::Stop`], or until nobody can ask any more (a crash, as far as the ledger is concerned).
+    pub(super) fn run(mut self, queue: &Receiver<Request>) {
+        let mut next = None;
+        loop {
+            let first = match next.take() {
+                Some(request) => request,
+                None => match self.wait(queue) {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
+            match first {
+                Request::Charge { plan, now, reply } => {
+                    let mut asked = vec![(plan, now, reply)];
+                    while asked.len() < BATCH_MAX {
+                        match queue.try_recv() {
+                            Ok(Request::Charge { plan, now, reply }) => asked.push((plan, now, reply)),
+                            Ok(Request::Record { charge, signatures }) => self.records.push((charge, signatures)),
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.charge_all(asked);
+                }
+                Request::Record { charge, signatures } => {
+                    self.records.push((charge, signatures));
+                    if self.records.len() >= BATCH_MAX {
+                        self.charge_all(Vec::new());
+                    }
+                }
+                Request::Apply { command, now, reply } => {
+                    let outcome = self.apply(command, now);
+                    let _ = reply.send(outcome);
+                }
+                Request::Lock { scope, why, now, reply } => {
+                    let outcome = self.lock(scope, why, now);
+                    let _ = reply.send(outcome);
+                }
+                Request::Stop { now, reply } => {
+                    let outcome = self.stop(now);
+                    // The lock on the folder is gone before the answer comes.
+                    drop(self);
+                    let _ = reply.send(outcome);
+                    return;
+                }
+                #[cfg(test)]
+                Request::Test(work) => work(&mut self),
+            }
+        }
+    }
+
+    /// The next request. Writes signatures that found no charge to share a sync with.
+    fn wait(&mut self, queue: &Receiver<Request>) -> Option<Request> {
+        if !self.records.is_empty() {
+            match queue.recv_timeout(RECORD_PATIENCE) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) => self.charge_all(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.charge_all(Vec::new());
+                    return None;
+                }
+            }
+        }
+        queue.recv().ok()
+    }
+
+    /// Decides and charges all that wait, with one sync.
+    fn charge_all(&mut self, asked: Vec<(Arc<SpendPlan>, Uptime, SyncSender<Result<Charged, Refusal>>)>) {
+        let mut waiting = Vec::with_capacity(asked.len());
+        match self.transact(asked, &mut waiting) {
+            Ok(()) => {
+                for Waiting { reply, outcome } in waiting {
+                    let _ = reply.send(outcome);
+                }
+            }
+            Err((error, unanswered)) => {
+                let refusal = self.failed(&error);
+                let replies = waiting.into_iter().map(|w| w.reply).chain(unanswered);
+                replies.for_each(|reply| drop(reply.send(Err(refusal.clone()))));
+            }
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn transact(
+        &mut self,
+        asked: Vec<(Arc<SpendPlan>, Uptime, SyncSender<Result<Charged, Refusal>>)>,
+        waiting: &mut Vec<Waiting>,
+    ) -> Result<(), (LedgerError, Vec<SyncSender<Result<Charged, Refusal>>>)> {
+        let mut asked = asked.into_iter();
+        let mut go = || -> Result<(), LedgerError> {
+            self.mend()?;
+            let before = self.store.head.seq;
+            let mut touched = BTreeSet::new();
+            let mut charged = false;
+            self.store.begin()?;
+            for (charge, signatures) in std::mem::take(&mut self.records) {
+                if tables::signatures(&self.store.db, charge)?.is_none() {
+                    self.store.append(&Entry::Signed(charge, signatures))?;
+                }
+            }
+            for (plan, now, reply) in asked.by_ref() {
+                // Kept for the answer even if the charge fails half-way.
+                waiting.push(Waiting { reply, outcome: Err(unavailable("nothing was charged")) });
+                let outcome = self.charge(&plan, now)?;
+                if outcome.as_ref().is_ok_and(|c| !c.is_repeat()) {
+                    charged = true;
+                    touched.insert(plan.wallet().to_owned());
+                }
+                if let Some(last) = waiting.last_mut() {
+                    last.outcome = outcome;
+                }
+            }
+            if self.store.head.seq == before {
+                return self.store.abandon();
+            }
+            if charged {
+                self.guard.before_charge(&self.store.state)?;
+            }
+            self.store.commit(Some(&touched))?;
+            self.publish(&touched);
+            Ok(())
+        };
+        let outcome = go();
+        outcome.map_err(|e| (e, asked.map(|(_, _, reply)| reply).collect()))
+    }
+
+    /// Decides one charge and writes it; it counts once the transaction is synced.
+    fn charge(&mut self, plan: &Arc<SpendPlan>, now: Uptime) -> Result<Result<Charged, Refusal>, LedgerError> {
+        let now = self.clamp(now);
+        let kin = tables::kin(&self.store.db, plan)?;
+        let state = PolicyState { rules: &self.rules, scopes: &self.store.state.scopes, kin: &kin };
+        let authorized = match decide(&state, plan, now) {
+            Ok(authorized) => authorized,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Membership::Repeat(charge) = authorized.membership() {
+            return Ok(Ok(Charged::repeated(Arc::clone(plan), charge, self.signatures(charge)?)));
+        }
+        let Some(entry) = charge_entry(plan, &authorized) else {
+            return Ok(Err(Refusal::new(RefusalCode::NothingToSign, "no input of the transaction is this wallet's")));
+        };
+        self.store.append(&Entry::Charged(entry))?;
+        Ok(Ok(Charged::new(Arc::clone(plan), self.store.head.seq, authorized.increase_sat())))
+    }
+
+    fn signatures(&self, charge: u64) -> Result<Option<Vec<InputSignature>>, LedgerError> {
+        let Some(seq) = tables::signatures(&self.store.db, charge)? else { return Ok(None) };
+        match tables::entry(&self.store.db, seq)? {
+            Some(Entry::Signed(_, signatures)) => Ok(Some(signatures)),
+            _ => Err(LedgerError::Damaged { seq, what: "it should be signatures".into() }),
+        }
+    }
+
+    fn apply(&mut self, command: VerifiedCommand, now: Uptime) -> Result<Applied, Refusal> {
+        let VerifiedCommand { serial, action, managers } = command;
+        let now = self.clamp(now);
+        match self.prepare(serial) {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(Refusal::new(RefusalCode::CommandSerialUsed, format!("serial {serial} was used before; make a new command")));
+            }
+            Err(error) => return Err(self.failed(&error)),
+        }
+        if self.guard.is_stale() && !matches!(action, Action::Freeze(_)) {
+            return Err(Refusal::new(
+                RefusalCode::LedgerStale,
+                "the ledger has fewer commands than its anchor: it is an old copy, and this command may have been used before. \
+                 Only freeze is accepted until a re-base",
+            ));
+        }
+        match self.store.state.objection(&action) {
+            None => {}
+            Some(Objection::Scope(what)) => return Err(Refusal::new(RefusalCode::CommandScope, what)),
+            Some(Objection::Malformed(what)) => return Err(Refusal::new(RefusalCode::CommandMalformed, what)),
+        }
+        let entry = Entry::Commanded(serial, action.clone(), managers, now.as_millis());
+        self.order(&entry)?;
+        Ok(Applied { serial, effect: self.store.state.effect(&action) })
+    }
+
+    fn lock(&mut self, scope: Scope, why: String, now: Uptime) -> Result<(), Refusal> {
+        self.clamp(now);
+        match self.store.state.scopes.get(&scope) {
+            None => return Err(Refusal::new(RefusalCode::CommandScope, format!("{scope} is not of this signer"))),
+            Some(held) if held.locked().is_some() => return Ok(()),
+            Some(_) => {}
+        }
+        self.order(&Entry::Locked(scope, why))
+    }
+
+    /// Makes the ledger usable, and says whether a serial was used.
+    fn prepare(&mut self, serial: u64) -> Result<bool, LedgerError> {
+        self.mend()?;
+        tables::is_used(&self.store.db, serial)
+    }
+
+    /// Commits what counts as a command, then tells the anchor. When the anchor does not answer the command still holds: nothing
+    /// is charged before the anchor knows of it.
+    fn order(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        if let Err(error) = self.mend().and_then(|()| self.store.commit_one(entry)) {
+            return Err(self.failed(&error));
+        }
+        if let Err(error) = self.guard.after_command(&self.store.state) {
+            log::error!("the command is applied; {error}; nothing is charged until the anchor answers");
+        }
+        let all = self.store.state.scopes.wallets.keys().cloned().collect();
+        self.publish(&all);
+        Ok(())
+    }
+
+    fn stop(&mut self, now: Uptime) -> Result<(), LedgerError> {
+        self.charge_all(Vec::new());
+        let now = self.clamp(now);
+        self.mend()?;
+        self.store.commit_one(&Entry::Stopped(now.as_millis()))?;
+        let all = self.store.state.scopes.wallets.keys().cloned().collect();
+        self.publish(&all);
+        self.guard.stopped(&self.store.state, self.store.head)?;
+        // Only tidies: what is committed is durable in the log already.
+        if let Err(error) = self.store.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            log::warn!("the ledger's log was not folded in: {error}");
+        }
+        Ok(())
+    }
+
+    /// After an error: believes only the disk.
+    fn mend(&mut self) -> Result<(), LedgerError> {
+        if !self.sound {
+            self.store.reopen()?;
+            self.sound = true;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &LedgerError) -> Refusal {
+        log::error!("{error}");
+        self.sound = false;
+        // Opened again now, so that no lock on the file is left; if that fails, at the next request.
+        let _ = self.mend();
+        unavailable(&format!("{error}; nothing was charged"))
+    }
+
+    fn clamp(&mut self, now: Uptime) -> Uptime {
+        self.seen_ms = self.seen_ms.max(now.as_millis());
+        Uptime::from_millis(self.seen_ms)
+    }
+
+    fn publish(&self, wallets: &BTreeSet<String>) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.head = self.store.head;
+        published.state.take_over(&self.store.state, wallets);
+    }
+}
+
+fn unavailable(message: &str) -> Refusal {
+    Refusal::new(RefusalCode::LedgerUnavailable, message)
+}
+
+/// None when no input is ours, which the analysis lets nobody get to.
+fn charge_entry(plan: &SpendPlan, authorized: &Authorized) -> Option<ChargeEntry> {
+    let inputs = &plan.transaction().input;
+    let index = |outpoint| inputs.iter().position(|i| i.previous_output == outpoint).and_then(|n| u32::try_from(n).ok());
+    let family = match authorized.membership() {
+        Membership::Founds(outpoint) => FamilyEntry::Founds(index(outpoint)?),
+        Membership::Joins(founder, outpoint) => FamilyEntry::Joins(founder, index(outpoint)?),
+        Membership::Repeat(_) => return None,
+    };
+    let positions = plan.inputs().iter().map(|i| i.position).chain(plan.change().iter().map(|c| c.position));
+    let mut used = std::collections::BTreeMap::new();
+    for position in positions {
+        let last = used.entry(position.branch).or_insert(position.index);
+        *last = position.index.max(*last);
+    }
+    Some(ChargeEntry {
+        wallet: plan.wallet().into(),
+        txid: plan.unsigned_txid().to_byte_array(),
+        outpoints: inputs.iter().flat_map(|i| to_bytes(&i.previous_output)).collect(),
+        outflow_sat: plan.outflow_sat(),
+        fee_sat: plan.fee_sat(),
+        increase_sat: authorized.increase_sat(),
+        family,
+        at_ms: authorized.at_ms(),
+        used: used.into_iter().collect(),
+    })
+}
