@@ -15,8 +15,8 @@
 )]
 
 pub mod analysis;
-pub mod client;
 pub mod anchor;
+pub mod client;
 pub mod clock;
 pub mod daemon;
 pub mod identity;
