@@ -86,7 +86,7 @@ impl Bitcoind {
         command.arg(format!("-rpcport={}", self.port.number())).args(["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"]);
         // Alone on loopback.
         command.args(["-listen=0", "-connect=0", "-dnsseed=0", "-fixedseeds=0", "-discover=0", "-listenonion=0", "-natpmp=0"]);
-        command.args(["-printtoconsole=1", "-rpcthreads=8", "-dbcache=16", "-par=1"]).args(&self.arguments);
+        command.args(["-printtoconsole=1", "-nodebuglogfile", "-rpcthreads=8", "-dbcache=16", "-par=1"]).args(&self.arguments);
         // A cookie that a kill left behind would be tried and refused.
         let _ = std::fs::remove_file(self.cookie());
         let mut process = Process::start(&self.run, "bitcoind", command)?;

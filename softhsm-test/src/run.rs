@@ -153,12 +153,19 @@ pub fn copy_logs(from: &Path, to: &Path) -> io::Result<()> {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             copy_logs(&path, &to.join(entry.file_name()))?;
-        } else if path.extension().is_some_and(|e| e == "log" || e == "toml" || e == "torrc") {
+        } else if tells_a_story(&path) {
             fs::create_dir_all(to)?;
             fs::copy(&path, to.join(entry.file_name()))?;
         }
     }
     Ok(())
+}
+
+fn tells_a_story(path: &Path) -> bool {
+    let (stem, extension) = (path.file_stem().unwrap_or_default(), path.extension().unwrap_or_default());
+    // `000003.log` is a database's.
+    let numbered = stem.to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+    !numbered && (["log", "toml", "torrc"].iter().any(|e| extension == *e) || stem == "torrc")
 }
 
 /// The place for short-lived files.

@@ -19,9 +19,9 @@ use crate::{cargo, child, measurement::Measurement, say, setup};
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Bench {
     #[command(flatten)]
-    setup: setup::Arguments,
+    setup: setup::Setup,
     /// Only benches whose name contains this (`ledger` for `bench_ledger`).
     #[arg(long)]
     filter: Option<String>,
@@ -55,7 +55,7 @@ struct Target {
     kind: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Bench) -> Result<()> {
     setup::run(&arguments.setup)?;
     let benches = find(arguments.filter.as_deref().unwrap_or_default())?;
     ensure!(!benches.is_empty(), "no bench of that name");

@@ -25,11 +25,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Installs what is missing with the system's package manager and builds bitcoind when none is on PATH.
-    Setup(setup::Arguments),
+    Setup(setup::Setup),
     /// Proves it all: formatting, lints, then every test on real parts.
-    Test(test::Arguments),
+    Test(test::Test),
     /// Measures, prints a table and keeps it as JSON under target/bench.
-    Bench(bench::Arguments),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +52,15 @@ fn main() -> ExitCode {
             say::problem(&format!("{error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
     }
 }

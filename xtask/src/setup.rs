@@ -7,13 +7,13 @@ use crate::{bitcoin_core, packages, say};
 
 /// How to set up.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Setup {
     /// Install without asking (also when CI=true).
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Setup) -> Result<()> {
     say::phase("setup", || {
         let build = program::bitcoind().is_err();
         packages::install(build, arguments.yes)?;

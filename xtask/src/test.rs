@@ -13,9 +13,9 @@ use crate::{cargo, child, say, setup};
 
 /// What to test.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Test {
     #[command(flatten)]
-    setup: setup::Arguments,
+    setup: setup::Setup,
     /// Only tests whose name contains this.
     #[arg(long)]
     filter: Option<String>,
@@ -42,7 +42,7 @@ impl std::fmt::Display for SomeFailed {
 
 impl std::error::Error for SomeFailed {}
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Test) -> Result<()> {
     setup::run(&arguments.setup)?;
     if !arguments.no_lint {
         say::phase("formatting", || child::run_well(cargo::cargo(&["fmt", "--all", "--check"])?))?;
