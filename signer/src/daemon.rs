@@ -4,8 +4,11 @@ mod budget;
 mod connection;
 mod frames;
 mod lane;
+pub mod logs;
 mod outbox;
 mod peer;
+#[allow(dead_code)]
+mod refusals;
 mod server;
 mod socket;
 

@@ -18,6 +18,7 @@ pub mod analysis;
 pub mod anchor;
 pub mod client;
 pub mod clock;
+pub mod command;
 pub mod daemon;
 pub mod identity;
 pub mod intake;
