@@ -12,6 +12,7 @@
 //! fails leaves its logs behind and says where.
 
 pub mod bitcoind;
+pub mod managers;
 pub mod port;
 pub mod process;
 pub mod program;
@@ -22,6 +23,7 @@ pub mod token;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
+pub use managers::Managers;
 pub use process::Process;
 pub use run::TempRun;
 pub use socket::SignerSocket;

@@ -1,5 +1,7 @@
 //! PSBTs for the signer, made from descriptors and real transactions, and what becomes of them.
 
+pub mod raw;
+
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
