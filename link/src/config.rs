@@ -1,22 +1,16 @@
 //! `link.toml`. Every key is documented at its field; `configs/link.toml` shows all of them.
 
-mod error;
-
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use postern_protocol::units;
+use postern_protocol::{config_file, units};
 use serde::{Deserialize, Deserializer, de};
 
-pub use error::ConfigError;
+pub use postern_protocol::config_file::ConfigError;
 
 use crate::tor::TorTable;
-
-/// Largest configuration file, in bytes.
-const CONFIG_MAX: u64 = 1024 * 1024;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -90,29 +84,8 @@ impl LinkConfig {
     /// # Errors
     /// [`ConfigError`], with line and nearest match.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        read(path)
+        config_file::read(path)
     }
-}
-
-/// Reads any TOML file into its type: size cap first, and errors that say file, line and the nearest right word.
-///
-/// # Errors
-/// [`ConfigError`].
-pub fn read<T: de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let unreadable = |cause| ConfigError::Unreadable { path: path.into(), cause };
-    let length = fs::metadata(path).map_err(unreadable)?.len();
-    if length > CONFIG_MAX {
-        return Err(ConfigError::TooLarge { path: path.into(), length, max: CONFIG_MAX });
-    }
-    parse(path, &fs::read_to_string(path).map_err(unreadable)?)
-}
-
-/// The same for a text that is already here; `path` is for the message.
-///
-/// # Errors
-/// [`ConfigError`].
-pub fn parse<T: de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|e| ConfigError::from_toml(path, text, &e))
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
-//! The words that the signer, its gates and the coordinator speak. Nothing here does I/O, reads a clock or
-//! holds a secret.
+//! The words that the signer, its gates and the coordinator speak. Nothing here reads a clock or holds
+//! a secret, and the only I/O is to read a configuration file.
 //!
 //! - [`frame`]: length-prefixed frames on the signer's socket;
 //! - [`canonical`]: deterministic CBOR (RFC 8949 §4.2.1), for everything that is sent or signed;
 //! - [`request`], [`reply`], [`refusal`]: what is asked and what is answered;
 //! - [`command`]: managers' commands, [`heartbeat`]: the signer's signed report, both in COSE (RFC 9052);
 //! - [`api`]: the JSON bodies between link and coordinator, [`pairing`]: what they know of each other;
+//! - [`config_file`]: configuration files with errors that name line and nearest match;
 //! - [`units`]: amounts, times and fee rates as people write them.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod canonical;
 pub mod command;
+pub mod config_file;
 pub mod frame;
 pub mod heartbeat;
 pub mod key;

@@ -44,10 +44,7 @@ pub enum ReplyBody {
     Status(#[n(0)] Box<Status>),
     /// A COSE_Sign1 over a [`crate::heartbeat::Heartbeat`].
     #[n(5)]
-    Heartbeat(
-        #[cbor(n(0), with = "minicbor::bytes")]
-        Vec<u8>,
-    ),
+    Heartbeat(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
     /// A manager's command took effect.
     #[n(6)]
     Applied(#[n(0)] Applied),
@@ -95,10 +92,7 @@ pub enum SignaturePlace {
     TapKey,
     /// PSBT_IN_TAP_SCRIPT_SIG (BIP 371), for this leaf hash.
     #[n(2)]
-    TapLeaf(
-        #[cbor(n(0), with = "minicbor::bytes")]
-        [u8; 32],
-    ),
+    TapLeaf(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]),
 }
 
 /// An address as keys and script; the asker knows the network.

@@ -37,10 +37,7 @@ pub enum RequestBody {
     Heartbeat(#[n(0)] HeartbeatRequest),
     /// A manager's command, as in [`crate::command`].
     #[n(5)]
-    Command(
-        #[cbor(n(0), with = "minicbor::bytes")]
-        Vec<u8>,
-    ),
+    Command(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// Asks for the signatures of one transaction.

@@ -44,10 +44,9 @@ pub fn parse_amount_sat(text: &str) -> Result<u64, UnitError> {
         "sat" | "sats" => decimal(number, 0),
         _ => None,
     });
-    parsed.filter(|sat| *sat <= MAX_MONEY_SAT).ok_or_else(|| UnitError {
-        text: text.into(),
-        wanted: "an amount such as \"0.04 BTC\" or \"4000000 sat\", at most 21,000,000 BTC",
-    })
+    parsed
+        .filter(|sat| *sat <= MAX_MONEY_SAT)
+        .ok_or_else(|| UnitError { text: text.into(), wanted: "an amount such as \"0.04 BTC\" or \"4000000 sat\", at most 21,000,000 BTC" })
 }
 
 /// A time in milliseconds from `"250 ms"`, `"30 s"`, `"1 min"`, `"2 h"`, `"1 day"`, `"1 week"`; more than zero.
@@ -67,10 +66,9 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, UnitError> {
         };
         decimal(number, 0)?.checked_mul(unit_ms)
     });
-    parsed.filter(|ms| *ms > 0).ok_or_else(|| UnitError {
-        text: text.into(),
-        wanted: "a time such as \"30 s\", \"1 min\", \"2 h\", \"1 day\" or \"1 week\"",
-    })
+    parsed
+        .filter(|ms| *ms > 0)
+        .ok_or_else(|| UnitError { text: text.into(), wanted: "a time such as \"30 s\", \"1 min\", \"2 h\", \"1 day\" or \"1 week\"" })
 }
 
 /// A fee rate in satoshi per 1,000 virtual bytes from `"12 sat/vB"` or `"0.5 sat/vB"`.
@@ -128,7 +126,9 @@ mod tests {
     fn amounts_are_exact_or_refused() {
         assert_eq!(parse_amount_sat("0.04 BTC").unwrap(), 4_000_000);
         assert_eq!(parse_amount_sat("1_000 sat").unwrap(), 1_000);
-        for wrong in ["", "1", "BTC", ".5 BTC", "1.000000001 BTC", "0.5 sat", "-1 BTC", "1e3 BTC", "21000001 BTC", "1 btc", "١ BTC", "1.2.3 BTC"] {
+        for wrong in
+            ["", "1", "BTC", ".5 BTC", "1.000000001 BTC", "0.5 sat", "-1 BTC", "1e3 BTC", "21000001 BTC", "1 btc", "١ BTC", "1.2.3 BTC"]
+        {
             assert!(parse_amount_sat(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use postern_protocol::config_file::parse;
+
 use super::*;
 
 const GOOD: &str = "[link]\nstate = \"/s\"\nsigner = \"/r/signer.sock\"\ncoordinator = \"/c.toml\"\nmode = \"tor\"\n";

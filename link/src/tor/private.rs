@@ -9,7 +9,7 @@ use arti_client::config::{TorClientConfigBuilder, dir::FallbackDir};
 use serde::{Deserialize, Serialize};
 use tor_llcrypto::pk::{ed25519::Ed25519Identity, rsa::RsaIdentity};
 
-use crate::config::{self, ConfigError};
+use postern_protocol::config_file::{self, ConfigError};
 
 /// A network of one's own, for tests and rehearsals, all of it on this machine: an address that is not loopback is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl PrivateNetwork {
     /// # Errors
     /// [`PrivateNetworkError`].
     pub fn load(path: &Path) -> Result<Self, PrivateNetworkError> {
-        let network: Self = config::read(path)?;
+        let network: Self = config_file::read(path)?;
         let path = || path.to_path_buf();
         if network.authorities.is_empty() || network.fallbacks.is_empty() {
             return Err(PrivateNetworkError::Empty { path: path() });

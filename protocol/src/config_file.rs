@@ -1,9 +1,15 @@
-//! Configuration errors as people need them: file, line, what stands there, what was probably meant.
+//! Configuration files (TOML): a size cap, one read, one parse, and errors as people need them: file, line, what stands there,
+//! what was probably meant. The only I/O of this crate.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use serde::de::DeserializeOwned;
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_MAX: u64 = 1024 * 1024;
 
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +54,48 @@ pub enum ConfigError {
     },
 }
 
+/// Reads a TOML file into its type.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    parse(path, &read_text(path)?)
+}
+
+/// A file's text, when it is small enough to be a configuration.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`], [`ConfigError::TooLarge`].
+pub fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |cause| ConfigError::Unreadable { path: path.into(), cause };
+    let length = fs::metadata(path).map_err(unreadable)?.len();
+    if length > CONFIG_MAX {
+        return Err(ConfigError::TooLarge { path: path.into(), length, max: CONFIG_MAX });
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The same for a text that is already here; `path` is for the message.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|e| ConfigError::from_toml(path, text, &e))
+}
+
 impl ConfigError {
-    pub(super) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+    fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let problem = with_nearest(error.message());
-        let Some(span) = error.span() else { return Self::Whole { path: path.into(), problem } };
-        let before = text.get(..span.start).unwrap_or(text);
+        match error.span() {
+            Some(span) => Self::at(path, text, span.start, problem),
+            None => Self::Whole { path: path.into(), problem },
+        }
+    }
+
+    /// Something is wrong with the value that stands at a byte offset of the text.
+    #[must_use]
+    pub fn at(path: &Path, text: &str, offset: usize, problem: String) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count().saturating_add(1);
         let source_line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim_end().to_owned();
         Self::Line { path: path.into(), line, problem, source_line }
