@@ -10,10 +10,26 @@
 //! | `pool` | `keystore/pool.rs` | born in the token, wrapped out under a token key, unwrapped into a session to sign |
 //! | `seed` | `keystore/seed.rs` | a BIP-32 seed, encrypted by a token key; in locked memory while the token is there |
 
+mod backoff;
 mod binding;
+mod call;
 mod config;
+mod core;
+mod derive;
+mod durable;
 mod error;
+mod fault;
+mod hsm;
+mod label;
+mod module;
+mod pin;
 mod pkcs11;
+mod pool;
+mod pool_file;
+mod seed;
+mod signature;
+mod supervisor;
+mod work;
 
 use bitcoin::PublicKey;
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
@@ -22,9 +38,10 @@ pub use self::{
     binding::{AccountKey, BoundKeys, WalletBinding},
     config::{PinSource, Pkcs11Config, SESSIONS_DEFAULT},
     error::KeystoreError,
+    label::{LABEL_MAX, TokenLabel},
     pkcs11::Pkcs11Keystore,
 };
-use crate::analysis::SigningTask;
+use crate::{analysis::SigningTask, ledger::Charged};
 
 /// What the signer asks of a keystore.
 pub trait Keystore: Send + Sync {
@@ -35,7 +52,16 @@ pub trait Keystore: Send + Sync {
     /// The outcome of the first check. [`KeystoreError::Unavailable`] when there is no token to check on yet.
     fn bind(&self, wallet: WalletBinding) -> Result<(), KeystoreError>;
 
-    /// One signature for each task, in their order.
+    /// The signatures of a charged plan, one for each of its tasks, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::sign_tasks`].
+    fn sign(&self, charged: &Charged) -> Result<Vec<InputSignature>, KeystoreError> {
+        self.sign_tasks(charged.plan().wallet(), charged.plan().tasks())
+    }
+
+    /// One signature for each task, in their order. For what holds no plan: benchmarks and tests of keystores. Requests are signed
+    /// through [`Self::sign`], which wants the proof that they are charged.
     ///
     /// # Errors
     /// [`KeystoreError`]; its [`KeystoreError::refusal`] is what the asker is told. Never waits longer than the token takes

@@ -25,4 +25,5 @@ pub mod intake;
 pub mod keystore;
 pub mod ledger;
 pub mod policy;
+pub mod secret;
 pub mod wallet;

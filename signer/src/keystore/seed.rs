@@ -1,0 +1,244 @@
+//! Kind `seed`: a BIP-32 seed in a file, encrypted by an AES key that never leaves the token.
+
+use std::path::{Path, PathBuf};
+
+use bitcoin::Network;
+use cryptoki::{
+    mechanism::{
+        Mechanism,
+        aead::GcmParams,
+    },
+    object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
+};
+use minicbor::{Decode, Encode};
+use postern_protocol::canonical;
+use sha2::{Digest as _, Sha512};
+use zeroize::Zeroize as _;
+
+use super::{
+    AccountKey, KeystoreError,
+    call::{GCM_NONCE_LEN, GCM_TAG_LEN},
+    derive::SeedKeys,
+    durable,
+    fault::Fault,
+    hsm,
+    work::Token,
+};
+use crate::secret::LockedBytes;
+
+/// What the seed is for: part of what the encryption authenticates.
+const PURPOSE: &str = "postern/seed/1";
+/// Length of a seed.
+const SEED_LEN: usize = 32;
+/// Largest file.
+const FILE_MAX: u64 = 4096;
+
+/// The file. Everything but the ciphertext is public; all that matters of it is authenticated.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct SealedSeed {
+    #[n(0)]
+    associated: Associated,
+    /// CKA_ID of the token key.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    key_id: Vec<u8>,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    nonce: [u8; GCM_NONCE_LEN],
+    /// Ciphertext and tag.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    sealed: Vec<u8>,
+}
+
+/// Bound to the ciphertext: a file of another wallet or network does not open in its place.
+#[derive(Encode, Decode, PartialEq, Eq)]
+#[cbor(map)]
+struct Associated {
+    #[n(0)]
+    purpose: String,
+    #[n(1)]
+    wallet: String,
+    #[n(2)]
+    network: String,
+}
+
+impl Associated {
+    fn new(wallet: &str, network: Network) -> Self {
+        Self { purpose: PURPOSE.into(), wallet: wallet.into(), network: network.to_string() }
+    }
+}
+
+/// Where a wallet's seed is.
+pub(super) fn path(state: &Path, wallet: &str) -> PathBuf {
+    state.join(format!("seed-{wallet}.sealed"))
+}
+
+fn key_label(wallet: &str) -> String {
+    format!("postern:{wallet}:seal")
+}
+
+/// Makes a seed and its token key, and writes the file. What is on disk has been opened again before this returns.
+pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network: Network) -> Result<(), Fault> {
+    let path = path(state, wallet);
+    let label = key_label(wallet);
+    if path.exists() {
+        return Err(KeystoreError::Exists { what: path.display().to_string() }.into());
+    }
+    if !token.session.find_objects(&[Attribute::Label(label.clone().into_bytes())])?.is_empty() {
+        return Err(KeystoreError::Exists { what: format!("an object labelled `{label}` on the token") }.into());
+    }
+    let id = hsm::random_id()?;
+    let key = token.session.generate_key(
+        &Mechanism::AesKeyGen,
+        &[
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::ValueLen(32.into()),
+            Attribute::Label(label.into_bytes()),
+            Attribute::Id(id.to_vec()),
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Modifiable(false),
+            Attribute::Copyable(false),
+            Attribute::Encrypt(true),
+            Attribute::Decrypt(true),
+            Attribute::Wrap(false),
+            Attribute::Unwrap(false),
+            Attribute::Sign(false),
+            Attribute::Verify(false),
+            Attribute::Derive(false),
+        ],
+    )?;
+    let seed = new_seed(token)?;
+    let associated = Associated::new(wallet, network);
+    let bound = canonical::to_vec(&associated);
+    let mut nonce = [0; GCM_NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(|error| Fault::call("getrandom", error.to_string()))?;
+    let sealed = {
+        let mut nonce = nonce;
+        let parameters = GcmParams::new(&mut nonce, &bound, 128.into())?;
+        token.session.encrypt(&Mechanism::AesGcm(parameters), key, &seed)?
+    };
+    if sealed.len() != SEED_LEN.saturating_add(GCM_TAG_LEN) {
+        return Err(Fault::call("C_Encrypt", format!("{} bytes for a seed of {SEED_LEN}", sealed.len())));
+    }
+    if *token.calls.open_gcm(token.session, key, &nonce, &bound, &sealed)?.get(..SEED_LEN).unwrap_or_default() != *seed {
+        return Err(Fault::call("C_Decrypt", "the new seed does not come back as it went in"));
+    }
+    let file = SealedSeed { associated, key_id: id.to_vec(), nonce, sealed };
+    durable::write_new(&path, &canonical::to_vec(&file))?;
+    Ok(())
+}
+
+/// Opens a wallet's seed; with it comes the token key that sealed it.
+pub(super) fn open(token: &mut Token<'_>, state: &Path, wallet: &str, network: Network) -> Result<(SeedKeys, ObjectHandle), Fault> {
+    let path = path(state, wallet);
+    let mismatch = |reason: String| Fault::from(KeystoreError::KeyMismatch { wallet: wallet.into(), reason });
+    let missing = |reason: String| Fault::from(KeystoreError::KeyMissing { wallet: wallet.into(), reason });
+    let bytes = durable::read(&path, FILE_MAX)?.ok_or_else(|| missing(format!("there is no {}", path.display())))?;
+    let file: SealedSeed =
+        canonical::from_slice(&bytes).map_err(|error| mismatch(format!("{} is no sealed seed: {error}", path.display())))?;
+    let associated = Associated::new(wallet, network);
+    if file.associated != associated {
+        return Err(mismatch(format!(
+            "{} is for wallet `{}` on {}, not for `{wallet}` on {network}",
+            path.display(),
+            file.associated.wallet,
+            file.associated.network
+        )));
+    }
+    // Malformed parameters crash modules: what the token is asked is checked here.
+    if file.sealed.len() != SEED_LEN.saturating_add(GCM_TAG_LEN) || file.key_id.is_empty() || file.key_id.len() > 64 {
+        return Err(mismatch(format!("{} is damaged", path.display())));
+    }
+    let key = find_key(token, wallet, &file.key_id)?
+        .ok_or_else(|| missing(format!("the token has no key {} for {}", hex::encode(&file.key_id), path.display())))?;
+    let seed = match token.calls.open_gcm(token.session, key, &file.nonce, &canonical::to_vec(&associated), &file.sealed) {
+        Ok(seed) => seed,
+        // Modules say many things when a tag does not fit. If the key is still there, it is the file.
+        Err(fault @ Fault::Call { .. }) => {
+            return match token.session.get_attributes(key, &[AttributeType::Class]) {
+                Ok(attributes) if !attributes.is_empty() => {
+                    Err(mismatch(format!("{} does not open with the token's key: {}", path.display(), fault.words())))
+                }
+                _ => Err(fault),
+            };
+        }
+        Err(fault) => return Err(fault),
+    };
+    Ok((SeedKeys::from_seed(wallet, seed.get(..SEED_LEN).unwrap_or_default())?, key))
+}
+
+/// Compares what the seed derives with what the descriptor names, and has it sign something.
+pub(super) fn check(keys: &SeedKeys, wallet: &str, network: Network, pinned: &[AccountKey]) -> Result<(), KeystoreError> {
+    if pinned.is_empty() {
+        return Err(KeystoreError::KeyMismatch { wallet: wallet.into(), reason: "the descriptor names no account of the seed".into() });
+    }
+    for account in pinned {
+        let derived = keys.account(network.into(), &account.path)?;
+        if derived.fingerprint != account.fingerprint
+            || derived.xpub.public_key != account.xpub.public_key
+            || derived.xpub.chain_code != account.xpub.chain_code
+        {
+            return Err(KeystoreError::KeyMismatch {
+                wallet: wallet.into(),
+                reason: format!("the seed derives {derived}, and the descriptor says {account}"),
+            });
+        }
+        keys.test(account)?;
+    }
+    Ok(())
+}
+
+fn find_key(token: &Token<'_>, wallet: &str, id: &[u8]) -> Result<Option<ObjectHandle>, Fault> {
+    let found = token.session.find_objects(&[
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
+        Attribute::Label(key_label(wallet).into_bytes()),
+        Attribute::Id(id.to_vec()),
+    ])?;
+    Ok(found.first().copied())
+}
+
+/// 32 bytes from the token's generator and 32 from the kernel's, hashed together: as good as the better of the two.
+fn new_seed(token: &Token<'_>) -> Result<LockedBytes, Fault> {
+    let mut random = LockedBytes::zeroed(96).map_err(Fault::memory)?;
+    let (from_token, rest) = random.split_at_mut(32);
+    let (again, from_kernel) = rest.split_at_mut(32);
+    token.session.generate_random_slice(from_token)?;
+    token.session.generate_random_slice(again)?;
+    if from_token == again || from_token.iter().all(|byte| *byte == 0) {
+        return Err(Fault::call("C_GenerateRandom", "the token's random bytes are not random"));
+    }
+    getrandom::fill(from_kernel).map_err(|error| Fault::call("getrandom", error.to_string()))?;
+    mix(&random).map_err(Fault::memory)
+}
+
+fn mix(random: &[u8]) -> Result<LockedBytes, crate::secret::LockedMemoryError> {
+    let mut hash = Sha512::new();
+    hash.update(PURPOSE.as_bytes());
+    hash.update(random);
+    let mut output: [u8; 64] = hash.finalize().into();
+    let seed = LockedBytes::copy_of(output.first_chunk::<SEED_LEN>().unwrap_or(&[0; SEED_LEN]));
+    output.zeroize();
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_seed_depends_on_every_random_byte_of_both_sources() {
+        let random: Vec<u8> = (0..96).collect();
+        let seed = mix(&random).unwrap();
+        assert_eq!(seed.len(), SEED_LEN);
+        for place in 0..random.len() {
+            let mut other = random.clone();
+            other[place] ^= 1;
+            assert_ne!(*mix(&other).unwrap(), *seed, "byte {place} does not matter");
+        }
+    }
+}
