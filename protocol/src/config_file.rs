@@ -97,9 +97,17 @@ impl ConfigError {
     pub fn at(path: &Path, text: &str, offset: usize, problem: String) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count().saturating_add(1);
-        let source_line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim_end().to_owned();
+        let source_line = without_secret(text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim_end());
         Self::Line { path: path.into(), line, problem, source_line }
     }
+}
+
+/// The line as it may be shown: a value whose key is about a secret is left out, whatever is wrong with it.
+fn without_secret(line: &str) -> String {
+    let Some((key, _)) = line.split_once('=') else { return line.to_owned() };
+    let lower = key.to_ascii_lowercase();
+    let about_secret = ["pin", "pass", "secret", "credential"].iter().any(|word| lower.contains(word));
+    if about_secret { format!("{key}= …") } else { line.to_owned() }
 }
 
 /// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".

@@ -19,6 +19,7 @@ pub mod anchor;
 pub mod client;
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod daemon;
 pub mod identity;
 pub mod intake;

@@ -49,10 +49,10 @@ impl LockedBytes {
     pub fn zeroed(len: usize) -> Result<Self, LockedMemoryError> {
         // SAFETY: takes a number and returns one.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-        let mapped = len.max(1).checked_next_multiple_of(page).ok_or_else(|| LockedMemoryError {
-            call: "size",
-            source: io::Error::from(io::ErrorKind::InvalidInput),
-        })?;
+        let mapped = len
+            .max(1)
+            .checked_next_multiple_of(page)
+            .ok_or_else(|| LockedMemoryError { call: "size", source: io::Error::from(io::ErrorKind::InvalidInput) })?;
         match Self::map_secret(len, mapped) {
             Ok(memory) => Ok(memory),
             Err(_) => Self::map_locked(len, mapped),

@@ -133,9 +133,8 @@ impl Calls {
         Fault::check("C_DecryptInit", rv)?;
         let mut written = ulong(plain.len())?;
         // SAFETY: `sealed` is read only and `plain` is valid for `written` bytes.
-        let rv = unsafe {
-            (self.decrypt)(session.handle(), sealed.as_ptr().cast_mut(), ulong(sealed.len())?, plain.as_mut_ptr(), &mut written)
-        };
+        let rv =
+            unsafe { (self.decrypt)(session.handle(), sealed.as_ptr().cast_mut(), ulong(sealed.len())?, plain.as_mut_ptr(), &mut written) };
         Fault::check("C_Decrypt", rv)?;
         if written != ulong(plain_len)? {
             return Err(Fault::call("C_Decrypt", format!("{written} bytes where {plain_len} were wanted")));

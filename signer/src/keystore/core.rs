@@ -169,11 +169,7 @@ impl Core {
 
     /// Does something with a wallet's keys on the connection that they came with; once more when the module was merely
     /// initialised anew meanwhile.
-    pub(super) fn with_keys<T>(
-        &self,
-        bound: &Bound,
-        run: impl Fn(Connection, Material) -> Result<T, Fault>,
-    ) -> Result<T, KeystoreError> {
+    pub(super) fn with_keys<T>(&self, bound: &Bound, run: impl Fn(Connection, Material) -> Result<T, Fault>) -> Result<T, KeystoreError> {
         let deadline = Instant::now().checked_add(PATIENCE);
         loop {
             let connection = self.connection()?;

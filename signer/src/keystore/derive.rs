@@ -325,7 +325,11 @@ mod tests {
     #[test]
     fn a_key_that_is_not_the_pinned_one_gives_no_signature() {
         let (keys, master) = seed_and_master();
-        for scheme in [Scheme::Ecdsa, Scheme::SchnorrKeyPath { merkle_root: None }, Scheme::SchnorrLeaf { leaf: TapLeafHash::from_byte_array([8; 32]) }] {
+        for scheme in [
+            Scheme::Ecdsa,
+            Scheme::SchnorrKeyPath { merkle_root: None },
+            Scheme::SchnorrLeaf { leaf: TapLeafHash::from_byte_array([8; 32]) },
+        ] {
             let mut task = task(&master, "m/84h/1h/0h/0/5", scheme);
             task.key.locator = KeyLocator::Seed(DerivationPath::from_str("m/84h/1h/0h/0/6").unwrap());
             assert!(matches!(keys.sign(&[task]), Err(KeystoreError::KeyMismatch { .. })));

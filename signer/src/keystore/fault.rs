@@ -70,7 +70,9 @@ impl From<KeystoreError> for Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
-            Error::Pkcs11(rv, function) => Self::Call { function: format!("C_{function:?}"), reason: format!("{rv:?}"), kind: classify(rv) },
+            Error::Pkcs11(rv, function) => {
+                Self::Call { function: format!("C_{function:?}"), reason: format!("{rv:?}"), kind: classify(rv) }
+            }
             other => Self::Call { function: "cryptoki".into(), reason: other.to_string(), kind: Failure::Refused },
         }
     }
@@ -86,7 +88,9 @@ fn classify(error: RvError) -> Failure {
         | RvError::PinTooWeak
         | RvError::UserPinNotInitialized
         | RvError::UserTypeInvalid => Failure::Pin,
-        RvError::OperationActive | RvError::SessionCount | RvError::SessionExists | RvError::CantLock | RvError::MutexBad => Failure::Contended,
+        RvError::OperationActive | RvError::SessionCount | RvError::SessionExists | RvError::CantLock | RvError::MutexBad => {
+            Failure::Contended
+        }
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
         | RvError::TemplateIncomplete

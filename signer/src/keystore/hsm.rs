@@ -67,12 +67,7 @@ pub(super) fn create(token: &mut Token<'_>, wallet: &str) -> Result<PublicKey, F
 
 /// Makes a key pair that lives in this session only, its private half fit to be wrapped.
 pub(super) fn create_in_session(token: &mut Token<'_>) -> Result<(PublicKey, ObjectHandle), Fault> {
-    let public = [
-        Attribute::EcParams(SECP256K1.to_vec()),
-        Attribute::Token(false),
-        Attribute::Private(false),
-        Attribute::Verify(true),
-    ];
+    let public = [Attribute::EcParams(SECP256K1.to_vec()), Attribute::Token(false), Attribute::Private(false), Attribute::Verify(true)];
     let private = [
         Attribute::Token(false),
         Attribute::Private(true),

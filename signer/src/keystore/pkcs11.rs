@@ -10,7 +10,7 @@ use bitcoin::{Network, PublicKey, bip32::DerivationPath};
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
 use super::{
-    AccountKey, BoundKeys, Keystore, KeystoreError, TokenLabel, Pkcs11Config, WalletBinding,
+    AccountKey, BoundKeys, Keystore, KeystoreError, Pkcs11Config, TokenLabel, WalletBinding,
     core::{Bound, Core, Link, Material},
     fault::Fault,
     hsm,

@@ -123,13 +123,7 @@ fn prove_template(token: &mut Token<'_>, wrapping: ObjectHandle) -> Result<(), F
 }
 
 /// Finds the pool's token keys, verifies every batch, and signs with the last key. `known` are the entries of an earlier connection.
-pub(super) fn open(
-    token: &mut Token<'_>,
-    state: &Path,
-    wallet: &str,
-    network: Network,
-    entries: Arc<Entries>,
-) -> Result<PoolKeys, Fault> {
+pub(super) fn open(token: &mut Token<'_>, state: &Path, wallet: &str, network: Network, entries: Arc<Entries>) -> Result<PoolKeys, Fault> {
     let missing = |reason: String| Fault::from(KeystoreError::KeyMissing { wallet: wallet.into(), reason });
     let Some((file, ids)) = PoolFile::open(state, wallet, network)? else {
         return Err(missing(format!("there is no {}", super::pool_file::path(state, wallet).display())));

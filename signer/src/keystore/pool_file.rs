@@ -124,11 +124,7 @@ impl PoolFile {
         let database = connect(&path)?;
         let row = database
             .query_row("SELECT wallet, network, wrapping, authentication FROM pool", [], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    PoolIds { wrapping: row.get(2)?, authentication: row.get(3)? },
-                ))
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, PoolIds { wrapping: row.get(2)?, authentication: row.get(3)? }))
             })
             .optional()
             .map_err(|error| storage(&path, &error))?;
@@ -152,9 +148,8 @@ impl PoolFile {
             .database
             .prepare_cached("SELECT body, code FROM batch WHERE branch = ?1 AND first >= ?2 ORDER BY first")
             .map_err(failed)?;
-        let rows = query
-            .query_map(params![branch, from], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
-            .map_err(failed)?;
+        let rows =
+            query.query_map(params![branch, from], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).map_err(failed)?;
         let mut batches = Vec::new();
         let mut next = from;
         for row in rows {
@@ -198,14 +193,18 @@ impl PoolFile {
 
     /// What does not add up in this file.
     pub(super) fn damaged(&self, reason: &str) -> KeystoreError {
-        KeystoreError::KeyMismatch { wallet: self.wallet.clone(), reason: format!("{} was changed or is damaged: {reason}", self.path.display()) }
+        KeystoreError::KeyMismatch {
+            wallet: self.wallet.clone(),
+            reason: format!("{} was changed or is damaged: {reason}", self.path.display()),
+        }
     }
 }
 
 /// One file, no WAL beside it: written rarely, and easy to back up. `EXTRA` syncs the folder as well.
 fn connect(path: &Path) -> Result<Connection, KeystoreError> {
     let failed = |error: rusqlite::Error| storage(path, &error);
-    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    let database =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
     database.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
     database.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF;").map_err(failed)?;
     let synchronous: i64 = database.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(failed)?;

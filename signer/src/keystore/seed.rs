@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 use cryptoki::{
-    mechanism::{
-        Mechanism,
-        aead::GcmParams,
-    },
+    mechanism::{Mechanism, aead::GcmParams},
     object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
 };
 use minicbor::{Decode, Encode};

@@ -92,7 +92,8 @@ fn connect(core: &Core, given_up: &mut Option<u64>) -> Result<(Connection, Sessi
     let connection = Connection { generation, slot };
     let outcome = log_in(core, entered.context(), slot, &session).and_then(|()| {
         let mut unwrapped = Unwrapped::default();
-        let mut token = Token { context: entered.context(), calls: entered.calls(), session: &session, connection, unwrapped: &mut unwrapped };
+        let mut token =
+            Token { context: entered.context(), calls: entered.calls(), session: &session, connection, unwrapped: &mut unwrapped };
         for bound in core.all_bound() {
             core.check(&mut token, &bound)?;
         }
@@ -133,7 +134,8 @@ fn log_in(core: &Core, context: &Pkcs11, slot: Slot, session: &Session) -> Resul
     }
     if info.user_pin_final_try() {
         return Err(ConnectError::Pin(
-            "the token would lock at the next wrong PIN, and the last attempt is left to a person: log in once with the vendor's tool".into(),
+            "the token would lock at the next wrong PIN, and the last attempt is left to a person: log in once with the vendor's tool"
+                .into(),
         ));
     }
     let pin = std::str::from_utf8(&core.pin).map_err(|_| ConnectError::Pin("the PIN is not UTF-8".into()))?;

@@ -1,0 +1,165 @@
+//! `signer.toml`: a typed, checked configuration, or an error that names file, line and what to write instead.
+//!
+//! `file` holds the tables as they are written; [`Config::load`] checks what serde cannot see: addresses and keys of
+//! the right network, quorums that can be met, wallets whose keystore exists. [`Config::policy_text`] says in plain English
+//! what the signer will do, and [`Config::policy_hash`] is its fingerprint in heartbeats and in the journal.
+
+mod check;
+mod destination;
+mod file;
+mod policy_text;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use bitcoin::{Network, PublicKey};
+pub use postern_protocol::config_file::ConfigError;
+use postern_protocol::{config_file, key};
+
+pub use self::{
+    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, SocketTable, TokenTable},
+    value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
+};
+use crate::{
+    keystore::Pkcs11Config,
+    policy::rules::{Limits, PolicyRules, Raise, SpendRules, WalletPolicy},
+    wallet::WalletKind,
+};
+
+/// A configuration that passed every check.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// `[signer] name`
+    pub name: String,
+    /// `[signer] network`
+    pub network: Network,
+    /// `[signer] state`: the folder of ledger, identity key and encrypted keys.
+    pub state: PathBuf,
+    /// `[signer] socket`
+    pub socket: PathBuf,
+    /// `[signer] disclose`
+    pub disclose: Disclose,
+    /// `[socket]`
+    pub socket_terms: SocketTable,
+    /// `[limits] raise`
+    pub raise: Raise,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[anchor]`
+    pub anchor: Anchor,
+    /// `[keystore.NAME]`
+    pub keystores: BTreeMap<String, KeystoreTable>,
+    /// `[wallet.NAME]`
+    pub wallets: BTreeMap<String, WalletConfig>,
+    /// `[commands]`
+    pub managers: Managers,
+}
+
+/// `[anchor]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Anchor {
+    /// Where it is.
+    pub kind: AnchorKind,
+    /// For `pkcs11`: the keystore whose token holds it.
+    pub keystore: Option<String>,
+    /// By how much the bound is raised at a time.
+    pub lease_sat: Option<u64>,
+}
+
+/// `[wallet.NAME]`
+#[derive(Debug, Clone)]
+pub struct WalletConfig {
+    /// The keystore's name.
+    pub keystore: String,
+    /// How its keys are kept.
+    pub kind: WalletKind,
+    /// Its public descriptor, parsed and sane on this network.
+    pub descriptor: String,
+    /// For `hsm`: our key in the descriptor.
+    pub public_key: Option<PublicKey>,
+    /// For `seed`: fingerprint of our master key, eight hex digits, as in the descriptor's origins.
+    pub fingerprint: Option<bitcoin::bip32::Fingerprint>,
+    /// Addresses are recognised this far past the last used one.
+    pub gap: u32,
+    /// For `pool`: most keys of one branch.
+    pub pool_max: u32,
+    /// What the analysis accepts.
+    pub rules: SpendRules,
+    /// Its own limits and destinations.
+    pub policy: WalletPolicy,
+}
+
+/// `[commands]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Managers {
+    /// How many must sign what loosens.
+    pub quorum: usize,
+    /// Their names and keys; empty: there are no commands.
+    pub managers: Vec<(String, key::PublicKey)>,
+}
+
+impl Managers {
+    /// The keys, in the configured order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<key::PublicKey> {
+        self.managers.iter().map(|(_, key)| *key).collect()
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: what is wrong, where, and what to write instead.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &config_file::read_text(path)?)
+    }
+
+    /// The same for a text that is already here; `path` is for messages and for files named relative to it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let file: file::File = config_file::parse(path, text)?;
+        check::check(path, text, file)
+    }
+
+    /// The limits and destinations as the ledger takes them.
+    #[must_use]
+    pub fn policy_rules(&self) -> PolicyRules {
+        PolicyRules {
+            raise: self.raise,
+            signer: self.limits.clone(),
+            wallets: self.wallets.iter().map(|(name, wallet)| (name.clone(), wallet.policy.clone())).collect(),
+        }
+    }
+
+    /// What a keystore is opened with.
+    #[must_use]
+    pub fn pkcs11(&self, name: &str) -> Option<Pkcs11Config> {
+        let table = self.keystores.get(name)?;
+        Some(Pkcs11Config {
+            name: name.to_owned(),
+            module: table.module.clone(),
+            token_label: table.token.label.clone(),
+            token_serial: table.token.serial.clone(),
+            pin: table.pin.clone().into(),
+            sessions: table.sessions.0,
+            state: self.state.clone(),
+        })
+    }
+
+    /// The network's name as it is written.
+    #[must_use]
+    pub fn network_name(&self) -> &'static str {
+        value::network_name(self.network)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The policy in plain English, what is worth a warning, and the policy's hash.
+
+use std::fmt::Write as _;
+
+use postern_protocol::{
+    command::Rate,
+    units::{format_amount_sat, format_duration_ms},
+};
+use sha2::{Digest, Sha256};
+
+use super::{AnchorKind, Config, Disclose, WalletConfig, value::kind_name};
+use crate::policy::rules::{Destinations, Limits, Raise};
+
+impl Config {
+    /// What the signer will do, for people. The same policy gives the same text, whatever the file's layout and comments.
+    #[must_use]
+    pub fn policy_text(&self) -> String {
+        let mut out = String::new();
+        // Writing into a String cannot fail.
+        let _ = self.write_policy(&mut out);
+        out
+    }
+
+    /// SHA-256 of [`Self::policy_text`] in hex: it stands in every heartbeat and in the journal.
+    #[must_use]
+    pub fn policy_hash(&self) -> String {
+        hex::encode(Sha256::digest(self.policy_text()))
+    }
+
+    /// What is allowed and should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![];
+        let mut warn = |text: String| warnings.push(text);
+        if self.anchor.kind == AnchorKind::None {
+            warn("no [anchor]: a ledger restored from an old copy is not noticed, and the rates start empty at each start".into());
+        }
+        let capped = self.limits.total_sat.is_some()
+            || (!self.wallets.is_empty() && self.wallets.values().all(|w| w.policy.limits.total_sat.is_some()));
+        if !capped {
+            warn("no [limits] total: over a long time everything may leave".into());
+        }
+        let rated =
+            !self.limits.rates.is_empty() || (!self.wallets.is_empty() && self.wallets.values().all(|w| !w.policy.limits.rates.is_empty()));
+        if !rated {
+            warn("no [limits] rate: everything up to the total may leave at once".into());
+        }
+        if self.managers.managers.is_empty() {
+            warn("no [commands]: nobody can raise a total, freeze or unfreeze".into());
+        } else if self.managers.quorum == 1 {
+            warn("[commands] quorum = 1: a single manager can let everything out".into());
+        }
+        if self.raise == Raise::Config {
+            warn("[limits] raise = \"config\": whoever can edit this file and restart the signer can let everything out".into());
+        }
+        if self.disclose == Disclose::Full {
+            warn("[signer] disclose = \"full\": gates, and who has taken them over, learn the limits' numbers".into());
+        }
+        for (name, wallet) in &self.wallets {
+            let fee = wallet.rules.fee;
+            if fee.max_sat.is_none() && fee.max_rate_sat_per_kvb.is_none() && fee.max_share_ppm.is_none() {
+                warn(format!("[wallet.{name}] has no fee cap: up to the limits, everything may leave as fees"));
+            }
+            if wallet.rules.allow_foreign_inputs {
+                warn(format!("[wallet.{name}] allow_foreign_inputs: transactions mix this wallet's money with others'"));
+            }
+        }
+        warnings
+    }
+
+    fn write_policy(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "Signer `{}` on {}.", self.name, self.network_name())?;
+        writeln!(out, "All wallets together:")?;
+        write_limits(out, &self.limits)?;
+        match self.raise {
+            Raise::Command => writeln!(out, "  Limits are raised only by a managers' command; lowering them here holds at once.")?,
+            Raise::Config => writeln!(out, "  Limits are raised by editing the configuration.")?,
+        }
+        match (self.anchor.kind, &self.anchor.keystore) {
+            (AnchorKind::Pkcs11, Some(keystore)) => writeln!(out, "  The ledger is anchored on the token of keystore `{keystore}`.")?,
+            _ => writeln!(out, "  The ledger has no anchor: rates start empty at each start.")?,
+        }
+        if let Some(lease) = self.anchor.lease_sat {
+            writeln!(out, "  The anchor is raised by {} at a time; a crash burns at most that.", format_amount_sat(lease))?;
+        }
+        for (name, wallet) in &self.wallets {
+            writeln!(out, "Wallet `{name}` ({} on keystore `{}`):", kind_name(wallet.kind), wallet.keystore)?;
+            write_wallet(out, wallet, self)?;
+        }
+        if self.managers.managers.is_empty() {
+            return writeln!(out, "No managers: no command is accepted.");
+        }
+        let names: Vec<String> = self.managers.managers.iter().map(|(name, key)| format!("{name} ({key})")).collect();
+        writeln!(out, "Commands need {} of {} managers, a freeze any one of them: {}.", self.managers.quorum, names.len(), names.join(", "))
+    }
+}
+
+fn write_limits(out: &mut String, limits: &Limits) -> std::fmt::Result {
+    for Rate { amount_sat, per_ms, burst_sat } in &limits.rates {
+        let (amount, per, burst) = (format_amount_sat(*amount_sat), format_duration_ms(*per_ms), format_amount_sat(*burst_sat));
+        writeln!(out, "  At most {burst} at once, and {amount} more in each {per}.")?;
+    }
+    match limits.total_sat {
+        Some(total) => writeln!(out, "  At most {} in all, until a command lets more out.", format_amount_sat(total)),
+        None => writeln!(out, "  No total."),
+    }
+}
+
+fn write_wallet(out: &mut String, wallet: &WalletConfig, config: &Config) -> std::fmt::Result {
+    writeln!(out, "  Descriptor {}", wallet.descriptor)?;
+    writeln!(out, "  Its addresses are known up to {} past the last used one.", wallet.gap)?;
+    write_limits(out, &wallet.policy.limits)?;
+    match &wallet.policy.destinations {
+        Destinations::Any => writeln!(out, "  Pays to anyone.")?,
+        Destinations::Scripts(scripts) => {
+            writeln!(out, "  Pays only to these {} addresses:", scripts.len())?;
+            for script in scripts {
+                match bitcoin::Address::from_script(script, config.network) {
+                    Ok(address) => writeln!(out, "    {address}")?,
+                    Err(_) => writeln!(out, "    script {}", script.to_hex_string())?,
+                }
+            }
+        }
+    }
+    let fee = wallet.rules.fee;
+    if let Some(max) = fee.max_sat {
+        writeln!(out, "  A fee is at most {}.", format_amount_sat(max))?;
+    }
+    if let Some(rate) = fee.max_rate_sat_per_kvb {
+        writeln!(out, "  A fee rate is at most {}.{:03} sat/vB.", rate / 1_000, rate % 1_000)?;
+    }
+    if let Some(ppm) = fee.max_share_ppm {
+        writeln!(out, "  A fee is at most {}.{:04} % of what is paid.", ppm / 10_000, ppm % 10_000)?;
+    }
+    if wallet.rules.allow_op_return {
+        writeln!(out, "  OP_RETURN outputs of value zero are allowed.")?;
+    }
+    if wallet.rules.allow_foreign_inputs {
+        writeln!(out, "  Inputs of others are allowed.")?;
+    }
+    if let Some(height) = wallet.rules.max_locktime_height {
+        writeln!(out, "  Lock times up to block {height}, none by time.")?;
+    }
+    Ok(())
+}
