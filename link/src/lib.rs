@@ -13,8 +13,15 @@
 //! - [`session`]: one time of being connected; [`daemon`]: sessions for ever.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod desk;
+pub mod identity;
 pub mod keyfile;
+pub mod session;
+pub mod signer;
 pub mod tls;
 pub mod tor;
 pub mod way;

@@ -6,6 +6,7 @@
 //! - [`process`]: daemons with their log, killed with whoever started them; [`program`]: where the programs are;
 //! - [`token`]: SoftHSM tokens; [`bitcoind`]: a chain with a miner that pays;
 //! - [`socket`]: the signer's socket from a gate's side; [`spend`]: PSBTs to send through it;
+//! - [`namespace`]: a network with nothing but loopback; [`tor`]: a private Tor network in one;
 //! - [`wait`]: waiting for events with a deadline, never for time.
 //!
 //! Every part keeps the [`run::TempRun`] that it lives in alive, so the folder outlasts the last of them. A test that
@@ -13,6 +14,7 @@
 
 pub mod bitcoind;
 pub mod managers;
+pub mod namespace;
 pub mod port;
 pub mod process;
 pub mod program;
@@ -20,6 +22,7 @@ pub mod run;
 pub mod socket;
 pub mod spend;
 pub mod token;
+pub mod tor;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
@@ -28,3 +31,4 @@ pub use process::Process;
 pub use run::TempRun;
 pub use socket::SignerSocket;
 pub use token::Token;
+pub use tor::TorNetwork;
