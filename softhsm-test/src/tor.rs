@@ -20,7 +20,6 @@ pub use inside::{Inside, in_private_network, in_private_network_of};
 pub use onion::OnionService;
 
 use crate::{namespace::Namespace, process::Process, program, run::TempRun, wait::wait_until};
-use keys::NodeKeys;
 
 /// How long a network may take until it works.
 const READY_MAX: Duration = Duration::from_secs(120);
