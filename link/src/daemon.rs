@@ -2,14 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use postern_protocol::pairing::CoordinatorPublic;
+use postern_protocol::{config_file, pairing::CoordinatorPublic};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use crate::{
-    config::{self, ConfigError, LinkConfig},
+    config::{ConfigError, LinkConfig},
     desk::Desk,
     identity::LinkIdentity,
     keyfile::KeyFileError,
@@ -96,5 +96,5 @@ impl Link {
 /// # Errors
 /// [`ConfigError`].
 pub fn coordinator_public(path: &Path) -> Result<CoordinatorPublic, ConfigError> {
-    config::read(path)
+    config_file::read(path)
 }
