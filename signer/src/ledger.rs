@@ -40,7 +40,7 @@ pub use state::Totals;
 pub use verify::{Line, Report, show, verify};
 
 use crate::{analysis::SpendPlan, anchor::Anchor, clock::Uptime, policy::rules::PolicyRules, wallet::Position};
-use writer::{Published, Request, Writer};
+use writer::{Asked, Published, Request, Writer};
 
 /// What [`Ledger::open`] needs to know.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ impl Ledger {
     /// # Errors
     /// What [`crate::policy::decide`] refuses; `LedgerUnavailable` (nothing was charged) or `ShuttingDown`.
     pub fn charge(&self, plan: Arc<SpendPlan>, now: Uptime) -> Result<Charged, Refusal> {
-        self.ask(|reply| Request::Charge { plan, now, reply })?
+        self.ask(|reply| Request::Charge(Asked { plan, now, reply }))?
     }
 
     /// Keeps the signatures of a charged transaction for its retries. Returns at once; they are synced with the next commit, or
@@ -200,11 +200,15 @@ impl Ledger {
     /// [`LedgerError`] when the ledger or the anchor cannot be written; the next start then counts as one after a crash.
     pub fn stop(&self, now: Uptime) -> Result<(), LedgerError> {
         let stopped = self.ask(|reply| Request::Stop { now, reply });
+        self.join();
+        stopped.unwrap_or(Ok(()))
+    }
+
+    fn join(&self) {
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
-        stopped.unwrap_or(Ok(()))
     }
 
     fn ask<T>(&self, request: impl FnOnce(SyncSender<T>) -> Request) -> Result<T, Refusal> {
@@ -216,6 +220,13 @@ impl Ledger {
 
     fn published(&self) -> MutexGuard<'_, Published> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Abandon);
+        self.join();
     }
 }
 

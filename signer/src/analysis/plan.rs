@@ -136,3 +136,48 @@ impl SpendPlan {
         &self.tasks
     }
 }
+
+#[cfg(test)]
+impl SpendPlan {
+    /// For unit tests of the rooms behind the analysis: spends `own` outpoints of the wallet and `foreign` ones, pays
+    /// `outflow_sat` less a fee of 1 sat to one script, and differs in its txid by `salt`.
+    pub(crate) fn for_tests(wallet: &str, own: &[OutPoint], foreign: &[OutPoint], outflow_sat: u64, salt: u32) -> Self {
+        use bitcoin::{Amount, Sequence, TxIn, TxOut, Witness, absolute::LockTime, transaction::Version};
+        let input = |o: &OutPoint| TxIn { previous_output: *o, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
+        let fee_sat = outflow_sat.min(1);
+        let script_pubkey = ScriptBuf::from_bytes([&[0x00, 0x14][..], &[7; 20]].concat());
+        let paid = TxOut { value: Amount::from_sat(outflow_sat - fee_sat), script_pubkey: script_pubkey.clone() };
+        let transaction = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::from_height(salt).unwrap(),
+            input: own.iter().chain(foreign).map(input).collect(),
+            output: vec![paid],
+        };
+        let position = Position { branch: 0, index: salt };
+        let inputs = own.iter().zip(0..).map(|(o, input)| ProvenInput { input, outpoint: *o, value_sat: outflow_sat, position });
+        Self {
+            wallet: wallet.into(),
+            unsigned_txid: transaction.compute_txid(),
+            inputs: inputs.collect(),
+            change: vec![],
+            payments: vec![Payment { output: 0, value_sat: outflow_sat - fee_sat, script_pubkey }],
+            fee_sat,
+            outflow_sat,
+            weight_wu: 440,
+            tasks: vec![],
+            transaction,
+        }
+    }
+
+    /// The same transaction as the other wallet in it sees it.
+    pub(crate) fn swap_own_and_foreign(&mut self) {
+        let own = std::mem::take(&mut self.inputs);
+        let position = Position { branch: 0, index: 0 };
+        for (txin, input) in self.transaction.input.iter().zip(0..) {
+            let outpoint = txin.previous_output;
+            if own.iter().all(|o| o.outpoint != outpoint) {
+                self.inputs.push(ProvenInput { input, outpoint, value_sat: self.outflow_sat, position });
+            }
+        }
+    }
+}

@@ -109,7 +109,7 @@ fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), 
 }
 
 /// What the ledger knows of earlier transactions that spend what this one spends.
-pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError> {
+pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<Kin, LedgerError> {
     let txid = plan.unsigned_txid().to_byte_array();
     let mut kin = Kin::default();
     let mut same = db.prepare_cached("SELECT wallet, charge, outflow_sat FROM charges WHERE txid = ?1")?;
@@ -126,10 +126,11 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError>
     }
     let mut found: Vec<(Family, u64)> = Vec::new();
     let mut families = db.prepare_cached(
-        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 ORDER BY family_sat DESC, charge LIMIT ?3",
+        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 AND charge > ?4
+         ORDER BY family_sat DESC, charge LIMIT ?3",
     )?;
     for input in plan.inputs() {
-        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(limit(FAMILIES_MAX))])?;
+        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(limit(FAMILIES_MAX)), sql(closed_to)])?;
         while let Some(row) = rows.next()? {
             let family = Family {
                 founder: number(row.get(0)?),
@@ -232,6 +233,7 @@ pub(super) fn load(db: &Connection) -> Result<State, LedgerError> {
         charged_sat: row.charged_sat,
         transactions: row.transactions,
         commands: row.commands,
+        closed_to: row.closed_to,
         scopes: Scopes { raise: if row.raise_by_command { Raise::Command } else { Raise::Config }, ..Scopes::default() },
         ..State::default()
     };
@@ -269,6 +271,8 @@ struct StateRow {
     commands: u64,
     #[n(6)]
     raise_by_command: bool,
+    #[n(7)]
+    closed_to: u64,
 }
 
 impl StateRow {
@@ -281,6 +285,7 @@ impl StateRow {
             transactions: state.transactions,
             commands: state.commands,
             raise_by_command: state.scopes.raise == Raise::Command,
+            closed_to: state.closed_to,
         }
     }
 }

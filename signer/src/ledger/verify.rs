@@ -42,7 +42,12 @@ pub struct Line {
 pub fn verify(path: &Path) -> Result<Report, LedgerError> {
     let db = store::open_to_read(path)?;
     let _snapshot = db.unchecked_transaction()?;
-    check_pages(&db)?;
+    check(&db)
+}
+
+/// [`verify`] on an open file.
+pub(super) fn check(db: &Connection) -> Result<Report, LedgerError> {
+    check_pages(db)?;
     // A temporary database on disk, since a ledger may be larger than memory.
     let again = Connection::open("")?;
     again.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;")?;
@@ -50,7 +55,7 @@ pub fn verify(path: &Path) -> Result<Report, LedgerError> {
     again.execute_batch("BEGIN")?;
     let mut state = State::default();
     let mut head = NOTHING;
-    walk(&db, 0, |row| {
+    walk(db, 0, |row| {
         let seq = head.seq.saturating_add(1);
         if row.seq != seq {
             return Err(LedgerError::Damaged { seq, what: format!("it is missing; entry {} follows", row.seq) });
@@ -66,7 +71,7 @@ pub fn verify(path: &Path) -> Result<Report, LedgerError> {
     })?;
     tables::store(&again, &state, None)?;
     for (table, query) in tables::DERIVED {
-        compare(&db, &again, table, query, head.seq)?;
+        compare(db, &again, table, query, head.seq)?;
     }
     Ok(Report { head, totals: state.totals() })
 }

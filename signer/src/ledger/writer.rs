@@ -42,11 +42,7 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(50);
 
 /// What is asked of the thread.
 pub(super) enum Request {
-    Charge {
-        plan: Arc<SpendPlan>,
-        now: Uptime,
-        reply: SyncSender<Result<Charged, Refusal>>,
-    },
+    Charge(Asked),
     Record {
         charge: u64,
         signatures: Vec<InputSignature>,
@@ -66,6 +62,8 @@ pub(super) enum Request {
         now: Uptime,
         reply: SyncSender<Result<(), LedgerError>>,
     },
+    /// The ledger was dropped: no clean stop.
+    Abandon,
     #[cfg(test)]
     Test(Box<dyn FnOnce(&mut Writer) + Send>),
 }
@@ -79,10 +77,11 @@ pub(super) struct Published {
     pub(super) stale: bool,
 }
 
-/// A charge that waits for its sync.
-struct Waiting {
-    reply: SyncSender<Result<Charged, Refusal>>,
-    outcome: Result<Charged, Refusal>,
+/// A charge that is asked for.
+pub(super) struct Asked {
+    pub(super) plan: Arc<SpendPlan>,
+    pub(super) now: Uptime,
+    pub(super) reply: SyncSender<Result<Charged, Refusal>>,
 }
 
 pub(super) struct Writer {
@@ -126,11 +125,11 @@ impl Writer {
                 },
             };
             match first {
-                Request::Charge { plan, now, reply } => {
-                    let mut asked = vec![(plan, now, reply)];
+                Request::Charge(first) => {
+                    let mut asked = vec![first];
                     while asked.len() < BATCH_MAX {
                         match queue.try_recv() {
-                            Ok(Request::Charge { plan, now, reply }) => asked.push((plan, now, reply)),
+                            Ok(Request::Charge(more)) => asked.push(more),
                             Ok(Request::Record { charge, signatures }) => self.records.push((charge, signatures)),
                             Ok(other) => {
                                 next = Some(other);
@@ -139,12 +138,12 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
-                    self.charge_all(asked);
+                    self.charge_all(&asked);
                 }
                 Request::Record { charge, signatures } => {
                     self.records.push((charge, signatures));
                     if self.records.len() >= BATCH_MAX {
-                        self.charge_all(Vec::new());
+                        self.charge_all(&[]);
                     }
                 }
                 Request::Apply { command, now, reply } => {
@@ -162,6 +161,7 @@ impl Writer {
                     let _ = reply.send(outcome);
                     return;
                 }
+                Request::Abandon => return,
                 #[cfg(test)]
                 Request::Test(work) => work(&mut self),
             }
@@ -173,81 +173,64 @@ impl Writer {
         if !self.records.is_empty() {
             match queue.recv_timeout(RECORD_PATIENCE) {
                 Ok(request) => return Some(request),
-                Err(RecvTimeoutError::Timeout) => self.charge_all(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.charge_all(Vec::new());
-                    return None;
-                }
+                Err(RecvTimeoutError::Timeout) => self.charge_all(&[]),
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
         queue.recv().ok()
     }
 
-    /// Decides and charges all that wait, with one sync.
-    fn charge_all(&mut self, asked: Vec<(Arc<SpendPlan>, Uptime, SyncSender<Result<Charged, Refusal>>)>) {
-        let mut waiting = Vec::with_capacity(asked.len());
-        match self.transact(asked, &mut waiting) {
-            Ok(()) => {
-                for Waiting { reply, outcome } in waiting {
-                    let _ = reply.send(outcome);
+    /// Decides and charges all that wait, with one sync, and answers.
+    fn charge_all(&mut self, asked: &[Asked]) {
+        match self.transact(asked) {
+            Ok(outcomes) => {
+                for (asked, outcome) in asked.iter().zip(outcomes) {
+                    let _ = asked.reply.send(outcome);
                 }
             }
-            Err((error, unanswered)) => {
+            Err(error) => {
                 let refusal = self.failed(&error);
-                let replies = waiting.into_iter().map(|w| w.reply).chain(unanswered);
-                replies.for_each(|reply| drop(reply.send(Err(refusal.clone()))));
+                for asked in asked {
+                    let _ = asked.reply.send(Err(refusal.clone()));
+                }
             }
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn transact(
-        &mut self,
-        asked: Vec<(Arc<SpendPlan>, Uptime, SyncSender<Result<Charged, Refusal>>)>,
-        waiting: &mut Vec<Waiting>,
-    ) -> Result<(), (LedgerError, Vec<SyncSender<Result<Charged, Refusal>>>)> {
-        let mut asked = asked.into_iter();
-        let mut go = || -> Result<(), LedgerError> {
-            self.mend()?;
-            let before = self.store.head.seq;
-            let mut touched = BTreeSet::new();
-            let mut charged = false;
-            self.store.begin()?;
-            for (charge, signatures) in std::mem::take(&mut self.records) {
-                if tables::signatures(&self.store.db, charge)?.is_none() {
-                    self.store.append(&Entry::Signed(charge, signatures))?;
-                }
+    fn transact(&mut self, asked: &[Asked]) -> Result<Vec<Result<Charged, Refusal>>, LedgerError> {
+        self.mend()?;
+        let before = self.store.head.seq;
+        let mut touched = BTreeSet::new();
+        self.store.begin()?;
+        for (charge, signatures) in std::mem::take(&mut self.records) {
+            if tables::signatures(&self.store.db, charge)?.is_none() {
+                self.store.append(&Entry::Signed(charge, signatures))?;
             }
-            for (plan, now, reply) in asked.by_ref() {
-                // Kept for the answer even if the charge fails half-way.
-                waiting.push(Waiting { reply, outcome: Err(unavailable("nothing was charged")) });
-                let outcome = self.charge(&plan, now)?;
-                if outcome.as_ref().is_ok_and(|c| !c.is_repeat()) {
-                    charged = true;
-                    touched.insert(plan.wallet().to_owned());
-                }
-                if let Some(last) = waiting.last_mut() {
-                    last.outcome = outcome;
-                }
+        }
+        let mut outcomes = Vec::with_capacity(asked.len());
+        for Asked { plan, now, .. } in asked {
+            let outcome = self.charge(plan, *now)?;
+            if outcome.as_ref().is_ok_and(|charged| !charged.is_repeat()) {
+                touched.insert(plan.wallet().to_owned());
             }
-            if self.store.head.seq == before {
-                return self.store.abandon();
-            }
-            if charged {
-                self.guard.before_charge(&self.store.state)?;
-            }
-            self.store.commit(Some(&touched))?;
-            self.publish(&touched);
-            Ok(())
-        };
-        let outcome = go();
-        outcome.map_err(|e| (e, asked.map(|(_, _, reply)| reply).collect()))
+            outcomes.push(outcome);
+        }
+        if self.store.head.seq == before {
+            self.store.abandon()?;
+            return Ok(outcomes);
+        }
+        if !touched.is_empty() {
+            self.guard.before_charge(&self.store.state)?;
+        }
+        self.store.commit(Some(&touched))?;
+        self.publish(&touched);
+        Ok(outcomes)
     }
 
     /// Decides one charge and writes it; it counts once the transaction is synced.
     fn charge(&mut self, plan: &Arc<SpendPlan>, now: Uptime) -> Result<Result<Charged, Refusal>, LedgerError> {
         let now = self.clamp(now);
-        let kin = tables::kin(&self.store.db, plan)?;
+        let kin = tables::kin(&self.store.db, plan, self.store.state.closed_to)?;
         let state = PolicyState { rules: &self.rules, scopes: &self.store.state.scopes, kin: &kin };
         let authorized = match decide(&state, plan, now) {
             Ok(authorized) => authorized,
@@ -329,7 +312,7 @@ impl Writer {
     }
 
     fn stop(&mut self, now: Uptime) -> Result<(), LedgerError> {
-        self.charge_all(Vec::new());
+        self.charge_all(&[]);
         let now = self.clamp(now);
         self.mend()?;
         self.store.commit_one(&Entry::Stopped(now.as_millis()))?;

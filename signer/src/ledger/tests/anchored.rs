@@ -1,0 +1,210 @@
+use super::*;
+
+const TOTAL: u64 = 10_000;
+/// 1 % of it.
+const LEASE: u64 = 100;
+
+fn anchored(folder: &TempDir, label: &MemoryLabel) -> Result<Ledger, LedgerError> {
+    Ledger::open(options(folder, rules(limits(&[rate(1, 1_000, 5_000)], Some(TOTAL)))), label.anchor())
+}
+
+fn charge(ledger: &Ledger, n: u8, sat: u64) -> u64 {
+    ledger.charge(plan(&[n], sat, 0), at(0)).unwrap().increase_sat()
+}
+
+#[test]
+fn after_a_clean_stop_nothing_is_burnt_and_the_buckets_keep_their_levels() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 1_000);
+    ledger.stop(at(7_000)).unwrap();
+    let ledger = anchored(&folder, &label).unwrap();
+    assert_eq!((ledger.left(0, 0), ledger.left(1, 0)), (4_007, 9_000));
+    assert!(ledger.anchor().contains("latest"));
+    // A fee bump of what was paid before the stop is still one.
+    assert_eq!(ledger.charge(plan(&[1], 1_010, 1), at(0)).unwrap().increase_sat(), 10);
+}
+
+#[test]
+fn a_crash_burns_at_most_a_lease_and_the_level_of_the_buckets() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let mut spent = 0;
+    for n in 0..10 {
+        let ledger = anchored(&folder, &label).unwrap();
+        let left = ledger.left(1, 0);
+        assert!(left >= TOTAL - spent - u64::from(n) * LEASE, "{left}");
+        spent += ledger.charge(plan(&[n], 3, 0), at(3_000)).unwrap().increase_sat();
+    }
+    let ledger = anchored(&folder, &label).unwrap();
+    assert_eq!(ledger.left(0, 0), 0);
+}
+
+#[test]
+fn the_anchor_is_written_once_for_a_lease_and_not_for_each_payment() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    let before = label.0.lock().unwrap().writes;
+    for n in 0..200 {
+        charge(&ledger, n, 1);
+    }
+    assert_eq!(label.0.lock().unwrap().writes - before, 200 / LEASE);
+}
+
+#[test]
+fn an_old_ledger_gains_nothing() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 1_000);
+    ledger.stop(at(0)).unwrap();
+    let old = snapshot(&folder);
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 2, 2_000);
+    charge(&ledger, 3, 2_000);
+    drop(ledger);
+    restore(&folder, &old);
+    let ledger = anchored(&folder, &label).unwrap();
+    assert!(ledger.left(1, 0) <= TOTAL - 5_000, "{}", ledger.left(1, 0));
+    assert!(ledger.left(1, 0) >= TOTAL - 5_000 - LEASE, "{}", ledger.left(1, 0));
+    assert_eq!(ledger.left(0, 0), 0);
+    verify(folder.path()).unwrap();
+}
+
+#[test]
+fn an_old_ledger_that_was_stopped_cleanly_gains_nothing_either() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 5_000);
+    ledger.stop(at(0)).unwrap();
+    let old = snapshot(&folder);
+    // A later run charges nothing new and ends as cleanly: the sums are the same, the levels are not.
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.charge(plan(&[1], 4_000, 1), at(0)).unwrap();
+    ledger.stop(at(0)).unwrap();
+    restore(&folder, &old);
+    let ledger = anchored(&folder, &label).unwrap();
+    assert!(ledger.anchor().contains("not clean"), "{}", ledger.anchor());
+}
+
+#[test]
+fn an_old_ledger_does_not_let_a_payment_ride_on_charges_whose_rivals_it_forgot() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.charge(plan(&[1, 2], 500, 0), at(0)).unwrap();
+    ledger.stop(at(0)).unwrap();
+    let old = snapshot(&folder);
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.charge(plan(&[2, 3], 500, 1), at(0)).unwrap();
+    drop(ledger);
+    restore(&folder, &old);
+    let ledger = anchored(&folder, &label).unwrap();
+    assert_eq!(ledger.charge(plan(&[1], 500, 2), at(1_000_000)).unwrap().increase_sat(), 500);
+}
+
+#[test]
+fn an_old_ledger_accepts_no_command_but_a_freeze() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.stop(at(0)).unwrap();
+    let old = snapshot(&folder);
+    let add = command(1, Action::AddTotal(Scope::Signer, 1_000));
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.apply(add.clone(), at(0)).unwrap();
+    ledger.stop(at(0)).unwrap();
+    restore(&folder, &old);
+    for clean in [true, false, true] {
+        let ledger = anchored(&folder, &label).unwrap();
+        assert!(ledger.is_stale());
+        assert_eq!(refused(ledger.apply(add.clone(), at(0))), RefusalCode::LedgerStale);
+        assert_eq!(ledger.left(1, 0), TOTAL);
+        if clean {
+            ledger.stop(at(0)).unwrap();
+        }
+    }
+    let ledger = anchored(&folder, &label).unwrap();
+    ledger.apply(command(2, Action::Freeze(Scope::Signer)), at(0)).unwrap();
+    assert_eq!(refused(ledger.charge(plan(&[1], 1, 0), at(0))), RefusalCode::Frozen);
+    drop(ledger);
+    let ledger = anchored(&folder, &label).unwrap();
+    assert!(ledger.is_stale() && !ledger.frozen().is_empty());
+}
+
+#[test]
+fn an_anchor_that_knows_less_than_its_ledger_is_an_alarm() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 10);
+    let after_charge = label.0.lock().unwrap().clone();
+    charge(&ledger, 2, 1_000);
+    drop(ledger);
+    let latest = label.0.lock().unwrap().clone();
+    *label.0.lock().unwrap() = after_charge;
+    assert!(matches!(anchored(&folder, &label), Err(LedgerError::AnchorBehind { .. })));
+    // The same for commands.
+    *label.0.lock().unwrap() = latest;
+    let ledger = anchored(&folder, &label).unwrap();
+    let before_command = label.0.lock().unwrap().clone();
+    ledger.apply(command(1, Action::Freeze(Scope::Signer)), at(0)).unwrap();
+    ledger.apply(command(2, Action::Unfreeze(Scope::Signer)), at(0)).unwrap();
+    drop(ledger);
+    *label.0.lock().unwrap() = before_command;
+    assert!(matches!(anchored(&folder, &label), Err(LedgerError::AnchorBehind { .. })));
+}
+
+#[test]
+fn another_ledgers_anchor_and_a_lost_one_are_alarms() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    drop(anchored(&folder, &label).unwrap());
+    let other = super::folder();
+    assert!(matches!(anchored(&other, &label), Err(LedgerError::AnchorForeign { .. })), "a fresh ledger would forget what was spent");
+    assert!(matches!(anchored(&folder, &MemoryLabel::default()), Err(LedgerError::AnchorLost { .. })));
+    let without = Ledger::open(options(&folder, rules(Limits::default())), Box::new(NoAnchor));
+    assert!(matches!(without, Err(LedgerError::AnchorLost { .. })));
+    drop(anchored(&folder, &label).unwrap());
+}
+
+#[test]
+fn a_crash_between_a_command_and_its_anchor_is_no_alarm() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    label.set_broken(true);
+    ledger.apply(command(1, Action::AddTotal(Scope::Signer, 500)), at(0)).unwrap();
+    // The command holds, and nothing is charged under it before the anchor knows of it.
+    assert_eq!(refused(ledger.charge(plan(&[1], 10, 0), at(0))), RefusalCode::LedgerUnavailable);
+    drop(ledger);
+    assert!(matches!(anchored(&folder, &label), Err(LedgerError::Anchor(_))));
+    label.set_broken(false);
+    let ledger = anchored(&folder, &label).unwrap();
+    assert!(!ledger.is_stale());
+    assert_eq!(ledger.left(1, 0), TOTAL + 500);
+    ledger.stop(at(0)).unwrap();
+    assert!(!anchored(&folder, &label).unwrap().is_stale());
+}
+
+#[test]
+fn nothing_is_charged_past_a_bound_that_the_anchor_did_not_take() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 10);
+    label.set_broken(true);
+    assert_eq!(charge(&ledger, 2, LEASE - 10), LEASE - 10, "within the lease the token is not needed");
+    let before = (ledger.levels(at(0)), ledger.totals());
+    assert_eq!(refused(ledger.charge(plan(&[3], 1, 0), at(0))), RefusalCode::LedgerUnavailable);
+    assert_eq!((ledger.levels(at(0)), ledger.totals()), before);
+    label.set_broken(false);
+    assert_eq!(charge(&ledger, 3, 1), 1);
+}
+
+#[test]
+fn a_wallets_own_total_is_burnt_as_well() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let mut with = rules(Limits::default());
+    with.wallets.get_mut(HOT).unwrap().limits = limits(&[], Some(1_000));
+    let open = || Ledger::open(options(&folder, with.clone()), label.anchor()).unwrap();
+    open().stop(at(0)).unwrap();
+    let old = snapshot(&folder);
+    let ledger = open();
+    ledger.charge(plan(&[1], 900, 0), at(0)).unwrap();
+    drop(ledger);
+    restore(&folder, &old);
+    assert!(open().left(0, 0) <= 100);
+}
