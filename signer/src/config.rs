@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bitcoin::{Network, PublicKey};
+use bitcoin::Network;
 pub use postern_protocol::config_file::ConfigError;
 use postern_protocol::{config_file, key};
 
@@ -24,9 +24,9 @@ pub use self::{
     value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
 };
 use crate::{
-    keystore::Pkcs11Config,
+    keystore::{BoundKeys, Pkcs11Config},
     policy::rules::{Limits, PolicyRules, Raise, SpendRules, WalletPolicy},
-    wallet::WalletKind,
+    wallet::{Wallet, WalletError, WalletKind},
 };
 
 /// A configuration that passed every check.
@@ -80,10 +80,8 @@ pub struct WalletConfig {
     pub kind: WalletKind,
     /// Its public descriptor, parsed and sane on this network.
     pub descriptor: String,
-    /// For `hsm`: our key in the descriptor.
-    pub public_key: Option<PublicKey>,
-    /// For `seed`: fingerprint of our master key, eight hex digits, as in the descriptor's origins.
-    pub fingerprint: Option<bitcoin::bip32::Fingerprint>,
+    /// Our keys in it, pinned.
+    pub keys: BoundKeys,
     /// Addresses are recognised this far past the last used one.
     pub gap: u32,
     /// For `pool`: most keys of one branch.
@@ -137,6 +135,14 @@ impl Config {
             signer: self.limits.clone(),
             wallets: self.wallets.iter().map(|(name, wallet)| (name.clone(), wallet.policy.clone())).collect(),
         }
+    }
+
+    /// A wallet's public half, with its table of scripts.
+    ///
+    /// # Errors
+    /// [`WalletError`]; not for a configuration that was checked.
+    pub fn wallet(&self, name: &str, table: &WalletConfig) -> Result<Wallet, WalletError> {
+        Wallet::new(name, self.network, &table.descriptor, table.gap, table.keys.clone())
     }
 
     /// What a keystore is opened with.

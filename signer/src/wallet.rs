@@ -27,11 +27,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bitcoin::{Network, PublicKey, Script};
 
 pub(crate) use self::claim::Claim;
-pub use self::{error::WalletError, script::*, timelock::Timelocks};
 use self::{
     descriptor::Template,
     table::{Branch, Table},
 };
+pub use self::{error::WalletError, script::*, timelock::Timelocks};
 use crate::keystore::{AccountKey, BoundKeys, WalletBinding};
 
 /// Most scripts that a branch recognises past its last used one.
@@ -180,7 +180,8 @@ impl Wallet {
     /// Takes note that a position was handed out or spent from, and moves the end of its branch past it. Positions that the
     /// wallet does not have are ignored.
     pub fn note_used(&self, position: Position) {
-        let known = self.read(|table| table.branch(position.branch).is_none_or(|b| b.last_used().is_some_and(|last| last >= position.index)));
+        let known =
+            self.read(|table| table.branch(position.branch).is_none_or(|b| b.last_used().is_some_and(|last| last >= position.index)));
         if known || position.index >= self.template.end(None, u32::MAX) {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Display, ops::Range, path::Path};
 
+use bitcoin::{Network, bip32::Fingerprint};
 use postern_protocol::config_file::ConfigError;
 use serde_spanned::Spanned;
 
@@ -10,8 +11,9 @@ use super::{
     file::{AnchorKind, AnchorTable, CommandsTable, File, LimitsTable, WalletTable},
 };
 use crate::{
+    keystore::{AccountKey, BoundKeys},
     policy::rules::{FeeCaps, Limits, Rate, SpendRules, WalletPolicy},
-    wallet::WalletKind,
+    wallet::{Wallet, WalletKind},
 };
 
 /// Most managers: more would not fit a command of 700 bytes.
@@ -117,6 +119,35 @@ impl Checker<'_> {
         Ok(Managers { quorum: quorum.into_inner(), managers: seen })
     }
 
+    /// What the table pins about our keys.
+    fn keys(&self, table: &WalletTable, network: Network) -> Result<BoundKeys, ConfigError> {
+        if let Some(public_key) = &table.public_key {
+            return Ok(BoundKeys::Hsm { public_key: *public_key.get_ref() });
+        }
+        if table.kind == WalletKind::Pool {
+            return Ok(BoundKeys::Pool);
+        }
+        let span = table.descriptor.span();
+        let named = Wallet::account_keys(table.descriptor.get_ref()).map_err(|e| self.at(span.clone(), e))?;
+        let fingerprints: BTreeSet<Fingerprint> = named.iter().map(|key| key.fingerprint).collect();
+        let ours = match (&table.fingerprint, fingerprints.first()) {
+            (Some(fingerprint), _) => *fingerprint.get_ref(),
+            (None, Some(only)) if fingerprints.len() == 1 => *only,
+            (None, None) => {
+                let wanted = format!(
+                    "no [fingerprint/path]xpub in it; a wallet of kind \"seed\" on {network} needs one, as `postern wallet new` prints it"
+                );
+                return Err(self.at(span, wanted));
+            }
+            (None, Some(_)) => return Err(self.at(span, "keys of several signers; say with `fingerprint = \"…\"` which are ours")),
+        };
+        let accounts: Vec<AccountKey> = named.into_iter().filter(|key| key.fingerprint == ours).collect();
+        if accounts.is_empty() {
+            return Err(self.at(span, format!("no key with our fingerprint {ours} is in the descriptor")));
+        }
+        Ok(BoundKeys::Seed { accounts })
+    }
+
     fn wallet(&self, name: &Spanned<String>, table: WalletTable, file: &Config) -> Result<WalletConfig, ConfigError> {
         let keystores = file.keystores.keys().map(String::as_str).collect();
         self.known_keystore(&table.keystore, &keystores)?;
@@ -141,14 +172,17 @@ impl Checker<'_> {
         if table.limits.raise.is_some() {
             return Err(self.at(name.span(), "`raise` belongs in [limits]: it holds for all wallets"));
         }
+        let keys = self.keys(&table, file.network)?;
+        // A small gap: what is wanted here is the check, not the table of scripts.
+        Wallet::new(name.get_ref(), file.network, table.descriptor.get_ref(), 1, keys.clone())
+            .map_err(|e| self.at(table.descriptor.span(), e))?;
         let limits = self.limits(&table.limits)?;
         let destinations = destination::read(self, table.destinations, file.network)?;
         let wallet = WalletConfig {
             keystore: table.keystore.into_inner(),
             kind: table.kind,
             descriptor: table.descriptor.get_ref().clone(),
-            public_key: table.public_key.map(Spanned::into_inner),
-            fingerprint: table.fingerprint.map(Spanned::into_inner),
+            keys,
             gap: table.gap.0,
             pool_max: table.pool_max.map_or(POOL_MAX_DEFAULT, |max| max.into_inner().0),
             rules: SpendRules {

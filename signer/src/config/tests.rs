@@ -84,6 +84,12 @@ fn each_mistake_is_an_error_with_line_and_what_to_write() {
         ),
         ("\"any\"", "[\"rubbish\"]", "signer.toml:22: `rubbish` is no address"),
         ("kind = \"pool\"", "kind = \"hsm\"", "signer.toml:17: a wallet of kind \"hsm\" needs `public_key`"),
+        ("\"wpkh(pool)\"", "\"wpkh(pool\"", "signer.toml:20: not a descriptor"),
+        (
+            "kind = \"pool\"\ndescriptor = \"wpkh(pool)\"",
+            "kind = \"seed\"\ndescriptor = \"wpkh([d34db33f/84h/0h/0h]xpub6ERApfZwUNrhLCkDtcHTcxd75RbzS1ed54G1LkBUHQVHQKqhMkhgbmJbZRkrgZw4koxb5JaHWkY4ALHY2grBGRjaDMzQLcgJvLJuZZvRcEL/<0;1>/*)\"",
+            "signer.toml:20: ",
+        ),
         ("[limits]", "[limits]\nraise = \"comand\"", "signer.toml:8: unknown value `comand`; did you mean `command`?"),
         ("[limits]", "[limits]\ntotal = \"1 BTC\"", "signer.toml:10: duplicate key"),
         ("[limits]", "[anchor]\nkind = \"pkcs11\"\n[limits]", "signer.toml: [anchor] of kind \"pkcs11\" needs `keystore"),

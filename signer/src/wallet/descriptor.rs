@@ -14,11 +14,7 @@ use miniscript::{
     translate_hash_clone,
 };
 
-use super::{
-    KeyLocator, KeyRef, OwnScript, Position, SpendScript, TapLeaf, Timelocks, WalletError,
-    key::WalletKey,
-    weight,
-};
+use super::{KeyLocator, KeyRef, OwnScript, Position, SpendScript, TapLeaf, Timelocks, WalletError, key::WalletKey, weight};
 use crate::keystore::{AccountKey, BoundKeys};
 
 /// Indices of normal derivation end here (BIP 32).
@@ -42,10 +38,7 @@ pub(super) enum KeySource {
     /// Numbered keys, ours.
     Pool,
     /// Always the same.
-    Single {
-        key: PublicKey,
-        ours: bool,
-    },
+    Single { key: PublicKey, ours: bool },
     /// Derived.
     Extended(ExtendedKey),
 }
@@ -228,11 +221,7 @@ fn spend_script(derived: &Descriptor<PublicKey>, own: &[KeyRef]) -> Result<Spend
             let ours = |x: XOnlyPublicKey| own.iter().find(move |key| XOnlyPublicKey::from(key.public_key.inner) == x).cloned();
             let leaves = tr.iter_scripts().filter_map(|(_, leaf)| {
                 let keys: Vec<KeyRef> = leaf.iter_pk().filter_map(|key| ours(key.to_x_only_pubkey())).collect();
-                (!keys.is_empty()).then(|| TapLeaf {
-                    script: leaf.encode(),
-                    version: bitcoin::taproot::LeafVersion::TapScript,
-                    keys,
-                })
+                (!keys.is_empty()).then(|| TapLeaf { script: leaf.encode(), version: bitcoin::taproot::LeafVersion::TapScript, keys })
             });
             SpendScript::Taproot {
                 internal_key,
@@ -306,12 +295,7 @@ pub(super) fn account_keys(text: &str) -> Result<Vec<AccountKey>, WalletError> {
     Ok(accounts)
 }
 
-fn source(
-    expression: &WalletKey,
-    network: Network,
-    own: &BoundKeys,
-    secp: &Secp256k1<VerifyOnly>,
-) -> Result<KeySource, WalletError> {
+fn source(expression: &WalletKey, network: Network, own: &BoundKeys, secp: &Secp256k1<VerifyOnly>) -> Result<KeySource, WalletError> {
     let name = || expression.to_string();
     let key = match expression {
         WalletKey::Pool if matches!(own, BoundKeys::Pool) => return Ok(KeySource::Pool),
