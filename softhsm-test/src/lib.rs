@@ -5,6 +5,7 @@
 //! - [`port`]: TCP ports that no other run on this machine takes;
 //! - [`process`]: daemons with their log, killed with whoever started them; [`program`]: where the programs are;
 //! - [`token`]: SoftHSM tokens; [`bitcoind`]: a chain with a miner that pays;
+//! - [`vault`]: a signer with its token, set up with the operator's own commands; [`managers`]: who signs commands for it;
 //! - [`socket`]: the signer's socket from a gate's side; [`spend`]: PSBTs to send through it;
 //! - [`namespace`]: a network with nothing but loopback; [`tor`]: a private Tor network in one;
 //! - [`wait`]: waiting for events with a deadline, never for time.
@@ -23,6 +24,7 @@ pub mod socket;
 pub mod spend;
 pub mod token;
 pub mod tor;
+pub mod vault;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
@@ -32,3 +34,4 @@ pub use run::TempRun;
 pub use socket::SignerSocket;
 pub use token::Token;
 pub use tor::TorNetwork;
+pub use vault::{Vault, VaultPlan, WalletPlan};

@@ -40,6 +40,14 @@ impl Scripts {
         Ok(descriptor.at_derivation_index(index)?)
     }
 
+    /// Where change goes: the second branch, or for a wallet of one script the script itself.
+    ///
+    /// # Errors
+    /// When it cannot be derived.
+    pub fn change(&self, index: u32) -> Result<Descriptor<DefiniteDescriptorKey>> {
+        if self.branches.len() > 1 { self.at(1, index) } else { self.at(0, 0) }
+    }
+
     /// The output script at a branch and index.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ pub fn in_private_network(body: impl FnOnce(&Inside)) {
     }
     let prepared = {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        start_shared(&mut shared).and_then(|network| again(network))
+        start_shared(&mut shared).and_then(again)
     };
     finish(prepared);
 }

@@ -1,0 +1,346 @@
+//! A token, a configuration and a running signer: set up the way an operator does it, with the operator's own commands.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use postern_protocol::{
+    command::{Action, Scope},
+    key::PublicKey,
+    refusal::Refusal,
+    reply::{ReplyBody, WalletInfo},
+    request::RequestBody,
+};
+
+use crate::{managers::Managers, process::Process, program, run::TempRun, socket::SignerSocket, spend::Scripts, token::Token};
+
+/// What a signer is to be.
+#[derive(Debug, Clone)]
+pub struct VaultPlan {
+    name: String,
+    limits: String,
+    disclose: bool,
+    anchor: bool,
+    frame_max: Option<String>,
+    managers: Managers,
+    wallets: Vec<WalletPlan>,
+}
+
+/// What a wallet is to be.
+#[derive(Debug, Clone)]
+pub struct WalletPlan {
+    name: String,
+    kind: &'static str,
+    script: String,
+    extra: String,
+}
+
+impl WalletPlan {
+    /// A wallet of this kind (`hsm`, `pool`, `seed`) and script: a descriptor in which `@` stands for the signer's own key.
+    #[must_use]
+    pub fn new(name: &str, kind: &'static str, script: &str) -> Self {
+        Self { name: name.into(), kind, script: script.into(), extra: String::new() }
+    }
+
+    /// A line more in its `[wallet.NAME]` table.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.extra.push_str(line);
+        self.extra.push('\n');
+        self
+    }
+}
+
+impl Default for VaultPlan {
+    /// No wallet, generous limits, three managers of whom two decide, the anchor on the token, gates are told everything.
+    fn default() -> Self {
+        Self {
+            name: "vault".into(),
+            limits: "rate = [{ amount = \"100 BTC\", per = \"1 s\" }]\ntotal = \"1000 BTC\"".into(),
+            disclose: true,
+            anchor: true,
+            frame_max: None,
+            managers: Managers::new(2, &["cfo", "cto", "board"]),
+            wallets: vec![],
+        }
+    }
+}
+
+impl VaultPlan {
+    /// The signer's name, also of its folders.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The lines of `[limits]`.
+    #[must_use]
+    pub fn limits(mut self, lines: &str) -> Self {
+        self.limits = lines.into();
+        self
+    }
+
+    /// One wallet more.
+    #[must_use]
+    pub fn wallet(mut self, wallet: WalletPlan) -> Self {
+        self.wallets.push(wallet);
+        self
+    }
+
+    /// Without an anchor.
+    #[must_use]
+    pub fn without_anchor(mut self) -> Self {
+        self.anchor = false;
+        self
+    }
+
+    /// Gates are told codes only.
+    #[must_use]
+    pub fn without_reasons(mut self) -> Self {
+        self.disclose = false;
+        self
+    }
+
+    /// `[socket] frame_max`
+    #[must_use]
+    pub fn frame_max(mut self, size: &str) -> Self {
+        self.frame_max = Some(size.into());
+        self
+    }
+
+    /// Initialises a token, makes the keys and starts the signer.
+    ///
+    /// # Errors
+    /// When a step fails; says which.
+    pub fn start(self, run: &TempRun) -> Result<Vault> {
+        let token = Token::new(run, &self.name)?;
+        let folder = run.folder(&self.name)?;
+        let config = folder.join("signer.toml");
+        let socket = folder.join("signer.sock");
+        let mut vault = Vault {
+            run: run.clone(),
+            token,
+            config,
+            socket,
+            state: folder.join("state"),
+            scripts: BTreeMap::new(),
+            signer: None,
+            plan: self,
+        };
+        vault.write_config("")?;
+        vault.postern(&["init"])?;
+        let mut tables = String::new();
+        for wallet in vault.plan.wallets.clone() {
+            let table = vault.make_wallet(&wallet)?;
+            let _ = writeln!(tables, "{table}{}", wallet.extra);
+        }
+        vault.write_config(&tables)?;
+        vault.launch()?;
+        for WalletInfo { name, descriptor, .. } in vault.wallets()? {
+            vault.scripts.insert(name, descriptor);
+        }
+        Ok(vault)
+    }
+}
+
+/// A running signer and what belongs to it.
+#[derive(Debug)]
+pub struct Vault {
+    run: TempRun,
+    token: Token,
+    config: PathBuf,
+    socket: PathBuf,
+    state: PathBuf,
+    scripts: BTreeMap<String, String>,
+    signer: Option<Process>,
+    plan: VaultPlan,
+}
+
+impl Vault {
+    fn write_config(&self, wallets: &str) -> Result<()> {
+        let VaultPlan { name, limits, disclose, anchor, frame_max, managers, .. } = &self.plan;
+        let disclose = if *disclose { "full" } else { "codes" };
+        let mut text = format!(
+            "[signer]\nname = \"{name}\"\nnetwork = \"regtest\"\nstate = {:?}\nsocket = {:?}\ndisclose = \"{disclose}\"\n\n",
+            self.state, self.socket
+        );
+        if let Some(size) = frame_max {
+            let _ = writeln!(text, "[socket]\nframe_max = \"{size}\"\n");
+        }
+        let _ = writeln!(text, "[limits]\n{limits}\n");
+        if *anchor {
+            let _ = writeln!(text, "[anchor]\nkind = \"pkcs11\"\nkeystore = \"hsm\"\n");
+        }
+        let (label, serial) = (self.token.label(), self.token.serial());
+        let _ = writeln!(text, "[keystore.hsm]\nkind = \"pkcs11\"\nmodule = {:?}", self.token.module());
+        let _ =
+            writeln!(text, "token = {{ label = \"{label}\", serial = \"{serial}\" }}\npin = {{ file = {:?} }}\n", self.token.pin_file());
+        let _ = writeln!(text, "{wallets}\n{}", managers.toml());
+        std::fs::write(&self.config, text).with_context(|| format!("cannot write {}", self.config.display()))
+    }
+
+    fn make_wallet(&self, wallet: &WalletPlan) -> Result<String> {
+        let WalletPlan { name, kind, script, .. } = wallet;
+        self.postern(&["wallet", "new", name, "--keystore", "hsm", "--kind", kind, "--script", script])
+    }
+
+    /// Runs `postern ARGUMENTS --config …`, and gives what it wrote.
+    ///
+    /// # Errors
+    /// When it fails; the error holds what it wrote.
+    pub fn postern(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(program::own("postern")?);
+        let (name, conf) = self.token.env();
+        command.args(arguments).arg("--config").arg(&self.config).env(name, conf);
+        program::output(&mut command)
+    }
+
+    /// Starts the signer and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn launch(&mut self) -> Result<()> {
+        let mut signer = self.launch_unready()?;
+        signer.wait_for_socket(&self.socket)?;
+        self.signer = Some(signer);
+        Ok(())
+    }
+
+    /// Starts the signer and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_unready(&self) -> Result<Process> {
+        let mut command = Command::new(program::own("postern-signer")?);
+        let (name, conf) = self.token.env();
+        command.arg("run").arg("--config").arg(&self.config).env(name, conf);
+        Process::start(&self.run, &format!("{}-signer", self.plan.name), command)
+    }
+
+    /// The running signer.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn signer(&mut self) -> Result<&mut Process> {
+        self.signer.as_mut().context("the signer does not run")
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    ///
+    /// # Errors
+    /// When it does not end cleanly.
+    pub fn stop(&mut self) -> Result<()> {
+        self.signer()?.stop()?;
+        self.signer = None;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When it did not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signer()?.kill()?;
+        self.signer = None;
+        Ok(())
+    }
+
+    /// Changes the configuration file; takes effect with the next start.
+    ///
+    /// # Errors
+    /// When `from` does not stand in it.
+    pub fn reconfigure(&self, from: &str, to: &str) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        if !text.contains(from) {
+            bail!("`{from}` is not in {}", self.config.display());
+        }
+        Ok(std::fs::write(&self.config, text.replacen(from, to, 1))?)
+    }
+
+    /// A new connection to the socket.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect(&self) -> Result<SignerSocket> {
+        SignerSocket::connect(&self.socket)
+    }
+
+    /// The scripts of a wallet.
+    ///
+    /// # Errors
+    /// When there is no such wallet, or its descriptor cannot be parsed (that of a `pool` cannot).
+    pub fn scripts(&self, wallet: &str) -> Result<Scripts> {
+        Scripts::new(self.scripts.get(wallet).with_context(|| format!("no wallet `{wallet}`"))?)
+    }
+
+    /// What the signer says of its wallets.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn wallets(&self) -> Result<Vec<WalletInfo>> {
+        match self.connect()?.ask(RequestBody::Wallets)? {
+            ReplyBody::Wallets(wallets) => Ok(wallets),
+            other => bail!("no wallets: {other:?}"),
+        }
+    }
+
+    /// The signer's identity key.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn identity(&self) -> Result<PublicKey> {
+        Ok(self.connect()?.status()?.identity.parse()?)
+    }
+
+    /// The people who sign commands.
+    #[must_use]
+    pub fn managers(&self) -> &Managers {
+        &self.plan.managers
+    }
+
+    /// A command by a quorum, applied.
+    ///
+    /// # Errors
+    /// When the signer does not answer. A refusal is an answer.
+    pub fn order(&self, action: Action) -> Result<Result<String, Refusal>> {
+        let command = self.managers().order(self.identity()?, action)?;
+        self.connect()?.command(&command)
+    }
+
+    /// A quorum adds to the signer's total.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn add_total(&self, sat: u64) -> Result<String> {
+        Ok(self.order(Action::AddTotal(Scope::Signer, sat))??)
+    }
+
+    /// The token.
+    #[must_use]
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+}

@@ -1,0 +1,5 @@
+//! The signer alone, on a real token, asked through its socket; what it signs is judged by bitcoind.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod refusals;
+mod scripts;
