@@ -1,19 +1,24 @@
 //! The daemon: the socket, and what stands behind it.
 
+mod addresses;
 mod budget;
 mod connection;
 mod frames;
+mod handed_out;
 mod lane;
 pub mod logs;
+mod office;
 mod outbox;
 mod peer;
-#[allow(dead_code)]
 mod refusals;
 mod server;
 mod socket;
+mod start;
 
 pub use self::{
+    handed_out::HandedOutError,
     peer::Roles,
     server::{About, Office, Server, Terms},
     socket::SocketError,
+    start::{Daemon, Parts, StartError, StopError, WalletPart, run},
 };
