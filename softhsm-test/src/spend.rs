@@ -6,8 +6,8 @@ use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bitcoin::{
-    Amount, OutPoint, Psbt, PublicKey, ScriptBuf, Sequence, TapLeafHash, Transaction, TxIn, TxOut, XOnlyPublicKey, absolute::LockTime,
-    ecdsa, hashes::Hash as _, secp256k1::Secp256k1, taproot, transaction::Version,
+    Amount, OutPoint, Psbt, PublicKey, ScriptBuf, Sequence, TapLeafHash, Transaction, TxIn, TxOut, Txid, XOnlyPublicKey,
+    absolute::LockTime, ecdsa, hashes::Hash as _, secp256k1::Secp256k1, taproot, transaction::Version,
 };
 use miniscript::{
     DefiniteDescriptorKey, Descriptor, DescriptorPublicKey,
@@ -75,6 +75,21 @@ impl Coin {
     #[must_use]
     pub fn new(transaction: &Transaction, vout: u32, descriptor: Descriptor<DefiniteDescriptorKey>) -> Self {
         Self { transaction: transaction.clone(), vout, descriptor, sequence: Sequence::ENABLE_RBF_NO_LOCKTIME }
+    }
+
+    /// Coins that no chain knows, as good as any to a signer, who knows no chain: all made by one transaction that
+    /// spends nothing real.
+    #[must_use]
+    pub fn imagine(descriptors: &[Descriptor<DefiniteDescriptorKey>], sat: u64) -> Vec<Self> {
+        let previous_output = OutPoint { txid: Txid::from_byte_array(rand::random()), vout: 0 };
+        let value = Amount::from_sat(sat);
+        let transaction = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn { previous_output, ..TxIn::default() }],
+            output: descriptors.iter().map(|d| TxOut { value, script_pubkey: d.script_pubkey() }).collect(),
+        };
+        (0..).zip(descriptors).map(|(vout, d)| Self::new(&transaction, vout, d.clone())).collect()
     }
 
     /// Its value.

@@ -1,6 +1,7 @@
 //! Each refusal, once, through the socket: the code is the promise.
 
 mod inputs;
+mod intake;
 mod outputs;
 mod shape;
 
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use bitcoin::{Psbt, ScriptBuf, Transaction};
 use postern_protocol::refusal::RefusalCode;
 use postern_testkit::{
-    Bitcoind, TempRun, Vault, VaultPlan, WalletPlan,
+    TempRun, Vault, VaultPlan, WalletPlan,
     spend::{self, Coin, Output, Scripts, raw::RawPsbt},
 };
 
@@ -52,12 +53,10 @@ impl World {
                     .with("destinations = [\"bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry\"]"),
             )
             .start(&run)?;
-        let node = Bitcoind::start(&run)?;
         let mut coins = BTreeMap::new();
         for wallet in vault.wallets()? {
             let descriptor = vault.scripts(&wallet.name)?.at(0, 0)?;
-            let funding = node.fund(&descriptor.script_pubkey(), COIN_SAT)?;
-            coins.insert(wallet.name, Coin::new(&funding.transaction, funding.outpoint().vout, descriptor));
+            coins.extend(Coin::imagine(&[descriptor], COIN_SAT).into_iter().map(|coin| (wallet.name.clone(), coin)));
         }
         Ok(Self { vault, coins })
     }
