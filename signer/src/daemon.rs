@@ -1,6 +1,7 @@
 //! The daemon: the socket, and what stands behind it.
 
 mod addresses;
+mod assemble;
 mod budget;
 mod connection;
 mod frames;
@@ -14,11 +15,13 @@ mod refusals;
 mod server;
 mod socket;
 mod start;
+mod users;
 
 pub use self::{
     handed_out::HandedOutError,
     peer::Roles,
     server::{About, Office, Server, Terms},
     socket::SocketError,
-    start::{Daemon, Parts, StartError, StopError, WalletPart, run},
+    start::{Daemon, Parts, RunError, StartError, StopError, WalletPart, run, serve},
+    users::UserError,
 };

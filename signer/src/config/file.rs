@@ -69,7 +69,7 @@ pub struct SocketTable {
     pub operators: Vec<String>,
     /// Largest request, in bytes.
     pub frame_max: FrameMax,
-    /// Most requests under way at one time.
+    /// Most requests under way on one connection; one more is refused as busy.
     pub max_in_flight: InFlight,
 }
 

@@ -101,11 +101,13 @@ pub struct Terms {
     pub farewell: Duration,
 }
 
-impl Default for Terms {
-    fn default() -> Self {
+impl Terms {
+    /// The usual terms for frames up to this size.
+    #[must_use]
+    pub fn for_frames(frame_max: usize) -> Self {
         Self {
-            frame_max: frame::FRAME_MAX,
-            memory: frame::FRAME_MAX.saturating_mul(8),
+            frame_max,
+            memory: frame_max.saturating_mul(8).max(MEMORY_MIN),
             connections: 64,
             in_flight: 256,
             signing_threads: 16,
@@ -113,6 +115,12 @@ impl Default for Terms {
             write_patience: Duration::from_secs(30),
             farewell: Duration::from_secs(60),
         }
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self::for_frames(frame::FRAME_MAX)
     }
 }
 
@@ -300,6 +308,8 @@ fn welcome(shared: &Arc<Shared>, id: u64, stream: UnixStream) -> io::Result<()> 
     Ok(())
 }
 
+/// Small frames leave room for many requests all the same, in bytes.
+const MEMORY_MIN: usize = 16 * 1024 * 1024;
 /// Readers and writers hold no large value on their stacks.
 const THREAD_STACK: usize = 256 * 1024;
 

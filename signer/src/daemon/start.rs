@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use bitcoin::Network;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -17,25 +16,27 @@ use super::{
     refusals::Refusals,
     server::{Office, Server, Terms},
     socket::SocketError,
+    users::UserError,
 };
 use crate::{
     anchor::Anchor,
     clock::Clock,
     command::{CommandRules, Manager},
+    config::Config,
     identity::{Identity, IdentityError},
     keystore::{Keystore, KeystoreError},
     ledger::{Ledger, LedgerError, LedgerOptions},
     policy::rules::{PolicyRules, SpendRules},
     sign::{PoolRoom, SigningRoom, WalletRoom},
-    wallet::{Wallet, WalletKind},
+    wallet::{Wallet, WalletError, WalletKind},
 };
 
-/// Everything that the configuration says, as values. Made by [`crate::config`].
+/// Everything that the configuration says, as values and open keystores.
 pub struct Parts {
     /// The signer's name.
     pub name: String,
-    /// The network.
-    pub network: Network,
+    /// bitcoin, testnet4, signet or regtest.
+    pub network: String,
     /// SHA-256 of the policy in hex, as `check` prints it.
     pub policy_hash: String,
     /// The state folder: identity, ledger, encrypted keys, addresses handed out.
@@ -94,6 +95,33 @@ pub enum StartError {
         /// What the keystore says.
         source: KeystoreError,
     },
+    /// A keystore cannot be opened at all.
+    #[error("[keystore.{keystore}]: {source}")]
+    Keystore {
+        /// Its name in the configuration.
+        keystore: String,
+        /// What is wrong.
+        source: KeystoreError,
+    },
+    /// A table names a keystore that is not there.
+    #[error("[{what}] names the keystore {keystore:?}, and there is no [keystore.{keystore}]")]
+    KeystoreUnknown {
+        /// The table.
+        what: String,
+        /// The name.
+        keystore: String,
+    },
+    /// A wallet's descriptor is no wallet.
+    #[error("[wallet.{wallet}] descriptor: {source}")]
+    Descriptor {
+        /// The wallet.
+        wallet: String,
+        /// What is wrong.
+        source: WalletError,
+    },
+    /// A user of the configuration is nobody.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// The addresses handed out are not known.
     #[error(transparent)]
     HandedOut(#[from] HandedOutError),
@@ -114,6 +142,17 @@ pub enum StopError {
     /// The ledger cannot be closed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+/// Why the daemon ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error("the signer does not start: {0}")]
+    Start(#[from] StartError),
+    /// It did not end in order.
+    #[error("the signer did not stop in order: {0}")]
+    Stop(#[from] StopError),
 }
 
 /// A daemon that serves.
@@ -153,7 +192,7 @@ impl Daemon {
             wallets.insert(name, WalletRoom { wallet: Arc::new(wallet), rules, keystore, addresses_max, pool });
         }
 
-        let network = parts.network.to_string();
+        let network = parts.network;
         let commands = CommandRules { signer: identity.public(), network: network.clone(), managers: parts.managers, quorum: parts.quorum };
         log::info!(
             policy = parts.policy_hash.as_str();
@@ -195,11 +234,22 @@ impl Daemon {
 /// Serves until SIGTERM or SIGINT, and ends in order. Tells systemd when it is ready and when it stops (`Type=notify`).
 ///
 /// # Errors
-/// In words for the operator: [`StartError`], [`StopError`].
-pub fn run(parts: Parts) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// [`RunError`].
+pub fn run(config: &Config) -> Result<(), RunError> {
+    config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    serve(|| Parts::new(config))
+}
+
+/// The same for parts that are made otherwise.
+///
+/// # Errors
+/// [`RunError`].
+pub fn serve(parts: impl FnOnce() -> Result<Parts, StartError>) -> Result<(), RunError> {
     // Whatever is written from here on is for this user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    // A signal that comes while the tokens are opened ends the daemon as soon as it serves.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Signals)?;
+    let parts = parts()?;
     let daemon = Daemon::start(parts)?;
     notify(&sd_notify::NotifyState::Ready);
     let signal = signals.forever().next();

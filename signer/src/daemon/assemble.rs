@@ -1,0 +1,79 @@
+//! From the configuration to the daemon's parts: keystores are opened, wallets are made, users are looked up.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    peer::Roles,
+    server::Terms,
+    start::{Parts, StartError, WalletPart},
+    users,
+};
+use crate::{
+    anchor::{Anchor, LabelAnchor, NoAnchor},
+    command::Manager,
+    config::{AnchorKind, Config, Disclose},
+    keystore::{Keystore, Pkcs11Keystore},
+    wallet::WalletKind,
+};
+
+/// How long the start waits for a token. One that comes later is used when it comes.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Most addresses that a wallet without a configured pool hands out on a branch.
+const ADDRESSES_MAX_DEFAULT: u32 = 200_000;
+
+impl Parts {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is wrong, and in which table.
+    pub fn new(config: &Config) -> Result<Self, StartError> {
+        let mut keystores: BTreeMap<&str, Pkcs11Keystore> = BTreeMap::new();
+        for name in config.keystores.keys() {
+            let table =
+                config.pkcs11(name).ok_or_else(|| StartError::KeystoreUnknown { what: "keystore".into(), keystore: name.clone() })?;
+            let keystore = Pkcs11Keystore::open(table).map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
+            if let Err(e) = keystore.wait_ready(TOKEN_PATIENCE) {
+                log::error!(keystore = name.as_str(); "{e}");
+            }
+            keystores.insert(name, keystore);
+        }
+        let find = |what: &str, name: &str| {
+            keystores.get(name).cloned().ok_or_else(|| StartError::KeystoreUnknown { what: what.into(), keystore: name.into() })
+        };
+
+        let mut wallets = Vec::new();
+        for (name, table) in &config.wallets {
+            let wallet = config.wallet(name, table).map_err(|source| StartError::Descriptor { wallet: name.clone(), source })?;
+            wallets.push(WalletPart {
+                wallet,
+                rules: table.rules.clone(),
+                keystore: Arc::new(find(&format!("wallet.{name}"), &table.keystore)?),
+                addresses_max: if table.kind == WalletKind::Pool { table.pool_max } else { ADDRESSES_MAX_DEFAULT },
+            });
+        }
+        let anchor: Box<dyn Anchor> = match (config.anchor.kind, &config.anchor.keystore) {
+            (AnchorKind::Pkcs11, Some(name)) => Box::new(LabelAnchor::new(find("anchor", name)?.label(&format!("anchor:{}", config.name)))),
+            _ => Box::new(NoAnchor),
+        };
+
+        let terms = &config.socket_terms;
+        let uids = |names: &[String]| names.iter().map(|name| users::uid(name)).collect::<Result<Vec<u32>, _>>();
+        Ok(Self {
+            name: config.name.clone(),
+            network: config.network_name().into(),
+            policy_hash: config.policy_hash(),
+            state: config.state.clone(),
+            socket: config.socket.clone(),
+            roles: Roles::new(uids(&terms.gates)?, uids(&terms.operators)?),
+            discloses: config.disclose == Disclose::Full,
+            terms: Terms { in_flight: terms.max_in_flight.0, ..Terms::for_frames(terms.frame_max.0) },
+            wallets,
+            keystores: keystores.into_values().map(|keystore| Arc::new(keystore) as Arc<dyn Keystore>).collect(),
+            rules: config.policy_rules(),
+            lease_sat: config.anchor.lease_sat,
+            anchor,
+            managers: config.managers.managers.iter().map(|(name, key)| Manager { name: name.clone(), key: *key }).collect(),
+            quorum: config.managers.quorum,
+        })
+    }
+}
