@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cargo, child, measurement::Measurement, say, setup};
 
+const TESTKIT: &str = "postern-testkit";
+
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Bench {
@@ -60,8 +62,12 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
     let benches = find(arguments.filter.as_deref().unwrap_or_default())?;
     ensure!(!benches.is_empty(), "no bench of that name");
     say::phase("build in release", || {
-        let mut build = cargo::cargo(&["build", "--workspace", "--bins", "--release", "--locked"])?;
-        build.args(benches.iter().flat_map(|(_, name)| ["--example", name]));
+        let mut build = cargo::cargo(&["build", "--bins", "--release", "--locked"])?;
+        build.args(benches.iter().flat_map(|(package, name)| ["--package", package, "--example", name]));
+        // A bench of one crate runs that crate's programs; those of the testkit run everybody's.
+        if benches.iter().any(|(package, _)| package == TESTKIT) {
+            build.arg("--workspace");
+        }
         child::run_well(build)
     })?;
     let folder = TempRun::new("bench")?;

@@ -39,8 +39,8 @@ const IPROUTE: Need = Need {
     pacman: "iproute2",
 };
 const UTIL_LINUX: Need = Need {
-    purpose: "unshare and nsenter: the same",
-    present: || ["unshare", "nsenter"].iter().all(|p| program::on_path(p).is_some()),
+    purpose: "unshare, nsenter and setpriv: the same",
+    present: || ["unshare", "nsenter", "setpriv"].iter().all(|p| program::on_path(p).is_some()),
     apt: "util-linux",
     dnf: "util-linux",
     pacman: "util-linux",

@@ -1,5 +1,6 @@
 //! Each refusal, once, through the socket: the code is the promise.
 
+mod every;
 mod inputs;
 mod intake;
 mod outputs;

@@ -1,0 +1,35 @@
+//! No code is forgotten.
+
+use std::path::Path;
+
+use postern_protocol::refusal::RefusalCode;
+
+/// The tests of this folder that ask for codes.
+const HERE: [&str; 7] = [
+    include_str!("shape.rs"),
+    include_str!("inputs.rs"),
+    include_str!("outputs.rs"),
+    include_str!("intake.rs"),
+    include_str!("../limits.rs"),
+    include_str!("../commands.rs"),
+    include_str!("../interruptions.rs"),
+];
+
+/// Codes that cannot be reached through the socket of a healthy signer by one who may ask, and where they are tested.
+const ELSEWHERE: &[(RefusalCode, &str)] = &[];
+
+#[test]
+fn every_refusal_code_is_asked_for_here_or_tested_where_it_is_said() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut forgotten = Vec::new();
+    for code in RefusalCode::ALL {
+        let name = format!("{code:?}");
+        let mentions = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
+        let elsewhere = ELSEWHERE.iter().filter(|(c, _)| c == code);
+        let texts: Vec<String> = elsewhere.map(|(_, file)| std::fs::read_to_string(workspace.join(file)).unwrap()).collect();
+        if !HERE.iter().any(|text| mentions(text)) && !texts.iter().any(|text| mentions(text)) {
+            forgotten.push(name);
+        }
+    }
+    assert!(forgotten.is_empty(), "{forgotten:?}");
+}
