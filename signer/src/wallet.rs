@@ -26,7 +26,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bitcoin::{Network, PublicKey, Script};
 
-pub(crate) use self::claim::Claim;
 use self::{
     descriptor::Template,
     table::{Branch, Table},

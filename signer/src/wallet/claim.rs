@@ -1,9 +1,6 @@
 //! What a key origin in a PSBT claims. Claims prove nothing; they say where to look, and a false one is worth an alarm.
 
-use bitcoin::{
-    PublicKey,
-    bip32::{ChildNumber, Fingerprint},
-};
+use bitcoin::bip32::{ChildNumber, Fingerprint};
 
 use super::{Position, Wallet, descriptor::KeySource};
 
@@ -17,8 +14,8 @@ pub(crate) struct Claim {
 }
 
 impl Wallet {
-    /// Reads a key's origin: its fingerprint and its path from the master key.
-    pub(crate) fn claim(&self, key: &PublicKey, fingerprint: Fingerprint, path: &[ChildNumber]) -> Claim {
+    /// Reads a key (33 bytes, or 32 for Taproot) and its origin: the master key's fingerprint and the path from there.
+    pub(crate) fn claim(&self, key: &[u8], fingerprint: Fingerprint, path: &[ChildNumber]) -> Claim {
         let mut claim = Claim::default();
         for source in self.template.sources() {
             match source {
@@ -28,7 +25,7 @@ impl Wallet {
                     }
                 }
                 KeySource::Single { key: pinned, ours } => {
-                    if *ours && pinned.inner == key.inner {
+                    if *ours && pinned.inner.serialize() == key {
                         claim.ours = true;
                         if self.branches() == 1 {
                             claim.position = Some(Position { branch: 0, index: 0 });
@@ -43,6 +40,7 @@ impl Wallet {
                     for (branch, (prefix, _)) in (0..).zip(&extended.branches) {
                         let index = match path.strip_prefix(prefix.as_ref()) {
                             Some([ChildNumber::Normal { index }]) if extended.wildcard => *index,
+                            Some([]) if !extended.wildcard => 0,
                             _ => continue,
                         };
                         claim.position = claim.position.or(Some(Position { branch, index }));

@@ -10,7 +10,7 @@ use super::{OwnScript, Position, WalletError};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_script: HashMap<ScriptBuf, Arc<OwnScript>>,
-    by_pool_key: HashMap<PublicKey, Position>,
+    by_pool_key: HashMap<[u8; 33], Position>,
     branches: Vec<Branch>,
 }
 
@@ -57,7 +57,7 @@ impl Table {
     }
 
     /// Where a pool key stands.
-    pub(super) fn pool_position(&self, key: &PublicKey) -> Option<Position> {
+    pub(super) fn pool_position(&self, key: &[u8]) -> Option<Position> {
         self.by_pool_key.get(key).copied()
     }
 
@@ -100,10 +100,11 @@ impl Table {
             if !key.compressed {
                 return refuse(index, "is uncompressed");
             }
-            if self.by_pool_key.contains_key(key) {
+            let bytes = key.inner.serialize();
+            if self.by_pool_key.contains_key(&bytes) {
                 return refuse(index, "occurs twice in the pool");
             }
-            self.by_pool_key.insert(*key, position);
+            self.by_pool_key.insert(bytes, position);
             known.pool_keys.push(*key);
         }
         Ok(())
