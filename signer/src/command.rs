@@ -4,7 +4,7 @@
 //! signature, enough of them; then the ledger checks the serial and the scope, and notes both on disk before the effect.
 
 use postern_protocol::{
-    command::{Action, CommandError, SignedCommand, VALIDITY_MAX_S},
+    command::{Action, CommandError, Scope, SignedCommand, VALIDITY_MAX_S},
     key::PublicKey,
     refusal::{Refusal, RefusalCode},
 };
@@ -18,6 +18,21 @@ pub struct Manager {
     pub name: String,
     /// The key.
     pub key: PublicKey,
+}
+
+/// A command that is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotBelieved {
+    /// Why.
+    pub refusal: Refusal,
+    /// Somebody signed it who may not, or changed it: what it was meant to touch.
+    pub forged: Option<Scope>,
+}
+
+impl From<Refusal> for NotBelieved {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, forged: None }
+    }
 }
 
 /// Whose commands this signer obeys.
@@ -39,30 +54,33 @@ impl CommandRules {
     ///
     /// # Errors
     /// `command_malformed`, `command_signer`, `command_network`, `command_expired`, `command_forged`, `command_quorum`.
-    pub fn verify(&self, bytes: &[u8], wall_s: u64) -> Result<VerifiedCommand, Refusal> {
+    pub fn verify(&self, bytes: &[u8], wall_s: u64) -> Result<VerifiedCommand, NotBelieved> {
         let signed = SignedCommand::from_bytes(bytes).map_err(|e| Refusal::new(RefusalCode::CommandMalformed, e.to_string()))?;
         let command = signed.command();
         if command.signer != self.signer.to_bytes() {
             let message = format!("the command is for the signer ed25519:{}; this one is {}", hex::encode(command.signer), self.signer);
-            return Err(Refusal::new(RefusalCode::CommandSigner, message));
+            return Err(Refusal::new(RefusalCode::CommandSigner, message).into());
         }
         if command.network != self.network {
             let message = format!("the command is for the network {:?}; this signer's is {}", command.network, self.network);
-            return Err(Refusal::new(RefusalCode::CommandNetwork, message));
+            return Err(Refusal::new(RefusalCode::CommandNetwork, message).into());
         }
         check_expiry(command.expires, wall_s)?;
         let keys: Vec<PublicKey> = self.managers.iter().map(|manager| manager.key).collect();
         let signers = signed.verify(&keys).map_err(|e| {
-            let code = match e {
-                CommandError::UnknownKey(_) | CommandError::Forged(_) => RefusalCode::CommandForged,
-                _ => RefusalCode::CommandMalformed,
-            };
-            Refusal::new(code, format!("command {}: {e}", command.serial))
+            let message = format!("command {}: {e}", command.serial);
+            match e {
+                CommandError::UnknownKey(_) | CommandError::Forged(_) => {
+                    let forged = Some(scope(&command.action).clone());
+                    NotBelieved { refusal: Refusal::new(RefusalCode::CommandForged, message), forged }
+                }
+                _ => Refusal::new(RefusalCode::CommandMalformed, message).into(),
+            }
         })?;
         let needed = self.needed(&command.action);
         if signers.len() < needed {
             let message = format!("{} of the {needed} managers that this command needs have signed it", signers.len());
-            return Err(Refusal::new(RefusalCode::CommandQuorum, message));
+            return Err(Refusal::new(RefusalCode::CommandQuorum, message).into());
         }
         let managers = signers.iter().filter_map(|n| self.managers.get(*n)).map(|manager| manager.name.clone()).collect();
         Ok(VerifiedCommand { serial: command.serial, action: command.action.clone(), managers })
@@ -75,6 +93,15 @@ impl CommandRules {
             Action::AddTotal(..) | Action::SetTotal(..) | Action::SetRate(..) | Action::Unfreeze(_) => self.quorum.max(1),
         }
     }
+}
+
+fn scope(action: &Action) -> &Scope {
+    let (Action::AddTotal(scope, _)
+    | Action::SetTotal(scope, _)
+    | Action::SetRate(scope, _)
+    | Action::Freeze(scope)
+    | Action::Unfreeze(scope)) = action;
+    scope
 }
 
 fn check_expiry(expires: u64, wall_s: u64) -> Result<(), Refusal> {
@@ -92,7 +119,7 @@ fn check_expiry(expires: u64, wall_s: u64) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use ed25519_dalek::SigningKey;
-    use postern_protocol::command::{Command, Scope};
+    use postern_protocol::command::Command;
 
     const NOW: u64 = 1_800_000_000;
 
@@ -120,7 +147,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8]) -> RefusalCode {
-        rules().verify(bytes, NOW).unwrap_err().code
+        rules().verify(bytes, NOW).unwrap_err().refusal.code
     }
 
     #[test]
@@ -137,7 +164,7 @@ mod tests {
     #[test]
     fn a_quorum_of_zero_lets_nobody_loosen_without_a_signature() {
         let rules = CommandRules { quorum: 0, ..rules() };
-        assert_eq!(rules.verify(&signed(command(add()), &[]), NOW).unwrap_err().code, RefusalCode::CommandQuorum);
+        assert_eq!(rules.verify(&signed(command(add()), &[]), NOW).unwrap_err().refusal.code, RefusalCode::CommandQuorum);
     }
 
     #[test]
@@ -162,6 +189,9 @@ mod tests {
         let mut bytes = signed(command(add()), &[1, 2]);
         *bytes.last_mut().unwrap() ^= 1;
         assert_eq!(refused(&bytes), RefusalCode::CommandForged);
+        assert_eq!(rules().verify(&bytes, NOW).unwrap_err().forged, Some(Scope::Signer));
+        let one_signature = signed(command(add()), &[1]);
+        assert_eq!(rules().verify(&one_signature, NOW).unwrap_err().forged, None, "too few is no forgery");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use postern_protocol::config_file::ConfigError;
 use postern_protocol::{config_file, key};
 
 pub use self::{
-    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, SocketTable, TokenTable},
+    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, OnForgery, SocketTable, TokenTable},
     value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
 };
 use crate::{
@@ -99,6 +99,8 @@ pub struct Managers {
     pub quorum: usize,
     /// Their names and keys; empty: there are no commands.
     pub managers: Vec<(String, key::PublicKey)>,
+    /// What follows from a forged command.
+    pub on_forgery: OnForgery,
 }
 
 impl Managers {

@@ -99,7 +99,7 @@ impl Checker<'_> {
     }
 
     fn managers(&self, table: Option<CommandsTable>) -> Result<Managers, ConfigError> {
-        let Some(CommandsTable { quorum, managers }) = table else { return Ok(Managers::default()) };
+        let Some(CommandsTable { quorum, managers, on_forgery }) = table else { return Ok(Managers::default()) };
         if !(1..=managers.len()).contains(quorum.get_ref()) {
             let problem =
                 format!("a quorum of {} of {} managers; write a number from 1 to {}", quorum.get_ref(), managers.len(), managers.len());
@@ -116,7 +116,7 @@ impl Checker<'_> {
             }
             seen.push((manager.name, manager.key));
         }
-        Ok(Managers { quorum: quorum.into_inner(), managers: seen })
+        Ok(Managers { quorum: quorum.into_inner(), managers: seen, on_forgery })
     }
 
     /// What the table pins about our keys.

@@ -225,6 +225,19 @@ pub(super) struct DestinationsFile {
 pub(super) struct CommandsTable {
     pub(super) quorum: Spanned<usize>,
     pub(super) managers: Vec<Spanned<ManagerTable>>,
+    #[serde(default)]
+    pub(super) on_forgery: OnForgery,
+}
+
+/// What follows from a command with a wrong signature, beside the alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnForgery {
+    /// What the command names is locked until a quorum unlocks it.
+    #[default]
+    Lock,
+    /// Nothing more: whoever reaches the socket cannot stop the signer with it.
+    Refuse,
 }
 
 /// One manager.

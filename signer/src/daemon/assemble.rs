@@ -11,7 +11,7 @@ use super::{
 use crate::{
     anchor::{Anchor, LabelAnchor, NoAnchor},
     command::Manager,
-    config::{AnchorKind, Config, Disclose},
+    config::{AnchorKind, Config, Disclose, OnForgery},
     keystore::{Keystore, Pkcs11Keystore},
     wallet::WalletKind,
 };
@@ -74,6 +74,7 @@ impl Parts {
             anchor,
             managers: config.managers.managers.iter().map(|(name, key)| Manager { name: name.clone(), key: *key }).collect(),
             quorum: config.managers.quorum,
+            locks_on_forgery: config.managers.on_forgery == OnForgery::Lock,
         })
     }
 }

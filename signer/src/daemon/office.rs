@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    command::CommandRules,
+    command::{CommandRules, NotBelieved},
     identity::Identity,
     intake::{Admitted, Role},
     keystore::Keystore,
@@ -41,6 +41,7 @@ pub(super) struct SignerOffice {
     pub(super) signing: SigningRoom,
     pub(super) addresses: AddressRoom,
     pub(super) commands: CommandRules,
+    pub(super) locks_on_forgery: bool,
     pub(super) ledger: Arc<Ledger>,
     pub(super) keystores: Vec<Arc<dyn Keystore>>,
     pub(super) refusals: Refusals,
@@ -77,11 +78,26 @@ impl Office for SignerOffice {
 impl SignerOffice {
     /// Believes a command, has it on disk, and only then says so.
     fn command(&self, bytes: &[u8]) -> Result<ReplyBody, Refusal> {
-        let command = self.commands.verify(bytes, wall_s())?;
+        let command = self.commands.verify(bytes, wall_s()).map_err(|no| self.not_believed(no))?;
         let managers = command.managers.join(", ");
         let applied = self.ledger.apply(command, self.clock.now())?;
         log::warn!(serial = applied.serial, managers = managers.as_str(); "command {} of {managers}: {}", applied.serial, applied.effect);
         Ok(ReplyBody::Applied(applied))
+    }
+
+    /// A forgery locks what it was meant to touch, if there are managers to unlock it.
+    fn not_believed(&self, no: NotBelieved) -> Refusal {
+        if let Some(scope) = no.forged
+            && self.locks_on_forgery
+            && !self.commands.managers.is_empty()
+        {
+            let why = format!("a forged command was shown: {}", no.refusal.message.as_deref().unwrap_or_default());
+            match self.ledger.lock(scope.clone(), &why, self.clock.now()) {
+                Ok(()) => log::error!("ALARM: {scope} is locked: {why}"),
+                Err(e) => log::error!("{scope} is not locked after a forgery: {e}"),
+            }
+        }
+        no.refusal
     }
 
     fn status(&self) -> Status {

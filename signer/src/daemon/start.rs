@@ -63,6 +63,8 @@ pub struct Parts {
     pub managers: Vec<Manager>,
     /// How many of them it takes.
     pub quorum: usize,
+    /// Whether a forged command locks what it names.
+    pub locks_on_forgery: bool,
 }
 
 /// A wallet and what it takes to spend from it.
@@ -209,6 +211,7 @@ impl Daemon {
             signing: SigningRoom::new(wallets, Arc::clone(&ledger), clock),
             addresses: AddressRoom::new(handed_out),
             commands,
+            locks_on_forgery: parts.locks_on_forgery,
             ledger: Arc::clone(&ledger),
             keystores: parts.keystores,
             refusals: Refusals::default(),
