@@ -8,12 +8,14 @@
 //! - [`vault`]: a signer with its token, set up with the operator's own commands; [`managers`]: who signs commands for it;
 //! - [`socket`]: the signer's socket from a gate's side; [`spend`]: PSBTs to send through it;
 //! - [`namespace`]: a network with nothing but loopback; [`tor`]: a private Tor network in one;
+//! - [`http`]: one request, one answer;
 //! - [`wait`]: waiting for events with a deadline, never for time.
 //!
 //! Every part keeps the [`run::TempRun`] that it lives in alive, so the folder outlasts the last of them. A test that
 //! fails leaves its logs behind and says where.
 
 pub mod bitcoind;
+pub mod http;
 pub mod managers;
 pub mod namespace;
 pub mod port;

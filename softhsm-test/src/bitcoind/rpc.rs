@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -11,6 +10,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+use crate::http::{Answer, Ask};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(120);
@@ -50,7 +51,7 @@ impl std::fmt::Display for RpcError {
 impl std::error::Error for RpcError {}
 
 #[derive(Deserialize)]
-struct Answer {
+struct Reply {
     result: Value,
     error: Option<Refused>,
 }
@@ -77,48 +78,19 @@ impl Rpc {
     pub fn call<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T, RpcError> {
         let transport = |e: &dyn std::fmt::Display| RpcError::Transport(format!("{method}: {e}"));
         let body = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params }).to_string();
-        let response = self.post(&body).map_err(|e| transport(&e))?;
-        let (head, content) = response.split_once("\r\n\r\n").ok_or_else(|| transport(&"no HTTP answer"))?;
-        let answer: Answer =
-            serde_json::from_str(content).map_err(|e| transport(&format!("{e} in `{}`", head.lines().next().unwrap_or_default())))?;
+        let Answer { status, body } = self.post(&body).map_err(|e| transport(&e))?;
+        let answer: Reply = serde_json::from_str(&body).map_err(|e| transport(&format!("HTTP {status}, {e}")))?;
         if let Some(Refused { code, message }) = answer.error {
             return Err(RpcError::Refused { method: method.into(), code, message });
         }
         serde_json::from_value(answer.result).map_err(|e| transport(&e))
     }
 
-    fn post(&self, body: &str) -> std::io::Result<String> {
-        let login = STANDARD.encode(fs::read(&self.cookie)?);
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), CONNECT)?;
+    fn post(&self, body: &str) -> std::io::Result<Answer> {
+        let login = format!("Basic {}", STANDARD.encode(fs::read(&self.cookie)?));
+        let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), CONNECT)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
-        let length = body.len();
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {login}\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes())?;
-        read_answer(stream)
+        Ask { method: "POST", path: "/", headers: &[("Authorization", &login)], body }.over(stream)
     }
-}
-
-/// Head and body. Reads as much as the head announces: bitcoind takes its time to close a connection.
-fn read_answer(stream: TcpStream) -> std::io::Result<String> {
-    let mut reader = BufReader::new(stream);
-    let (mut response, mut length) = (String::new(), 0);
-    loop {
-        let start = response.len();
-        if reader.read_line(&mut response)? == 0 {
-            return Ok(response);
-        }
-        let line = response.get(start..).unwrap_or_default();
-        if line == "\r\n" {
-            break;
-        }
-        if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-            length = value.trim().parse().map_err(std::io::Error::other)?;
-        }
-    }
-    reader.take(length).read_to_string(&mut response)?;
-    Ok(response)
 }
