@@ -29,6 +29,7 @@ mod pool_file;
 mod seed;
 mod signature;
 mod supervisor;
+mod witness;
 mod work;
 
 use bitcoin::PublicKey;

@@ -20,6 +20,7 @@ use super::{
     module::{ModuleUser, lock},
     pool::{self, Entries, PoolKeys},
     seed,
+    witness::Witness,
     work::{Connection, Queue, Token},
 };
 use crate::secret::LockedBytes;
@@ -33,6 +34,7 @@ pub(super) struct Core {
     pub(super) module: ModuleUser,
     pub(super) pin: LockedBytes,
     pub(super) queue: Queue,
+    pub(super) witness: Witness,
     pub(super) logins: AtomicU32,
     link: Mutex<Link>,
     changed: Condvar,
@@ -84,6 +86,7 @@ impl Core {
             module,
             pin,
             queue: Queue::default(),
+            witness: Witness::default(),
             logins: AtomicU32::new(0),
             link: Mutex::new(Link::Connecting { failed: None }),
             changed: Condvar::new(),

@@ -30,6 +30,7 @@ pub(super) fn create(token: &mut Token<'_>, wallet: &str) -> Result<PublicKey, F
     if !token.session.find_objects(&[Attribute::Label(label.clone().into_bytes())])?.is_empty() {
         return Err(KeystoreError::Exists { what: format!("an object labelled `{label}` on the token") }.into());
     }
+    token.prove_presence()?;
     let id = random_id()?;
     let public = [
         Attribute::Class(ObjectClass::PUBLIC_KEY),
@@ -55,6 +56,7 @@ pub(super) fn create(token: &mut Token<'_>, wallet: &str) -> Result<PublicKey, F
         Attribute::Copyable(false),
     ];
     let (public, private) = token.session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
+    token.remember(private);
     let key = read_point(token, public)?.ok_or_else(|| Fault::call("C_GenerateKeyPair", "the public key has no secp256k1 point"))?;
     for wanted in [Attribute::Local(true), Attribute::AlwaysSensitive(true), Attribute::NeverExtractable(true)] {
         if token.session.get_attributes(private, &[wanted.attribute_type()])?.first() != Some(&wanted) {
@@ -95,6 +97,7 @@ pub(super) fn find(token: &mut Token<'_>, wallet: &str, pinned: &PublicKey) -> R
             }
         }
     }
+    token.prove_presence()?;
     if ids.is_empty() {
         return Err(not_found(token, wallet, pinned));
     }
@@ -110,6 +113,7 @@ pub(super) fn find(token: &mut Token<'_>, wallet: &str, pinned: &PublicKey) -> R
             }
         }
     }
+    token.prove_presence()?;
     Err(refused
         .unwrap_or_else(|| KeystoreError::KeyMissing {
             wallet: wallet.into(),

@@ -72,6 +72,7 @@ impl TokenLabel {
                 Attribute::Modifiable(true),
                 Attribute::Value(Vec::new()),
             ])?;
+            token.remember(object);
             same(&text(token, object)?, &first)
         })
     }
@@ -115,8 +116,7 @@ fn find(token: &Token<'_>, application: &str) -> Result<Option<ObjectHandle>, Fa
     let template = [Attribute::Class(ObjectClass::DATA), Attribute::Application(application.as_bytes().to_vec())];
     match token.session.find_objects(&template)?.as_slice() {
         [] => {
-            // A token that has gone finds nothing and says so in no other way.
-            token.context.get_token_info(token.connection.slot)?;
+            token.prove_presence()?;
             Ok(None)
         }
         [object] => Ok(Some(*object)),

@@ -69,7 +69,7 @@ impl Pkcs11Keystore {
         let running = Arc::new(Running { core, threads: Mutex::default() });
         running.spawn("watch".into(), supervisor::run)?;
         for number in 1..=sessions {
-            running.spawn(number.to_string(), |core| Worker::new(&core.module).run(&core.queue))?;
+            running.spawn(number.to_string(), |core| Worker::new(&core.module, &core.witness).run(&core.queue))?;
         }
         Ok(Self { running })
     }

@@ -75,8 +75,10 @@ pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network:
             return Err(KeystoreError::Exists { what: format!("an object labelled `{label}` on the token") }.into());
         }
     }
+    token.prove_presence()?;
     let ids = PoolIds { wrapping: hsm::random_id()?.to_vec(), authentication: hsm::random_id()?.to_vec() };
     let wrapping = token.calls.generate_wrapping_key(token.session, &wrapping_label(wallet), &ids.wrapping)?;
+    token.remember(wrapping);
     token.session.generate_key(
         &Mechanism::GenericSecretKeyGen,
         &[
@@ -135,6 +137,9 @@ pub(super) fn open(token: &mut Token<'_>, state: &Path, wallet: &str, network: N
             Attribute::Label(label.clone().into_bytes()),
             Attribute::Id(id.to_vec()),
         ])?;
+        if found.is_empty() {
+            token.prove_presence()?;
+        }
         found.first().copied().ok_or_else(|| missing(format!("the token has no key labelled `{label}`")))
     };
     let wrapping = find(KeyType::AES, wrapping_label(wallet), &ids.wrapping)?;

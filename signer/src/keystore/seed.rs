@@ -83,6 +83,7 @@ pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network:
     if !token.session.find_objects(&[Attribute::Label(label.clone().into_bytes())])?.is_empty() {
         return Err(KeystoreError::Exists { what: format!("an object labelled `{label}` on the token") }.into());
     }
+    token.prove_presence()?;
     let id = hsm::random_id()?;
     let key = token.session.generate_key(
         &Mechanism::AesKeyGen,
@@ -107,6 +108,7 @@ pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network:
             Attribute::Derive(false),
         ],
     )?;
+    token.remember(key);
     let seed = new_seed(token)?;
     let associated = Associated::new(wallet, network);
     let bound = canonical::to_vec(&associated);
@@ -195,6 +197,9 @@ fn find_key(token: &Token<'_>, wallet: &str, id: &[u8]) -> Result<Option<ObjectH
         Attribute::Label(key_label(wallet).into_bytes()),
         Attribute::Id(id.to_vec()),
     ])?;
+    if found.is_empty() {
+        token.prove_presence()?;
+    }
     Ok(found.first().copied())
 }
 

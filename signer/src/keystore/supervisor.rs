@@ -92,8 +92,9 @@ fn connect(core: &Core, given_up: &mut Option<u64>) -> Result<(Connection, Sessi
     let connection = Connection { generation, slot };
     let outcome = log_in(core, entered.context(), slot, &session).and_then(|()| {
         let mut unwrapped = Unwrapped::default();
-        let mut token =
-            Token { context: entered.context(), calls: entered.calls(), session: &session, connection, unwrapped: &mut unwrapped };
+        let (context, calls, witness) = (entered.context(), entered.calls(), &core.witness);
+        let mut token = Token { context, calls, session: &session, connection, witness, unwrapped: &mut unwrapped };
+        token.remember_any()?;
         for bound in core.all_bound() {
             core.check(&mut token, &bound)?;
         }
@@ -181,7 +182,9 @@ fn look(core: &Core, connection: Connection, session: &Session, unwrapped: &mut 
     if info.serial_number().trim_end() != core.config.token_serial {
         return Err(Fault::lost("another token is in the slot"));
     }
-    let mut token = Token { context: entered.context(), calls: entered.calls(), session, connection, unwrapped };
+    let (context, calls, witness) = (entered.context(), entered.calls(), &core.witness);
+    let mut token = Token { context, calls, session, connection, witness, unwrapped };
+    token.prove_presence()?;
     core.still_there(&token)?;
     for bound in core.all_bound() {
         if core.wants_check(&bound) {

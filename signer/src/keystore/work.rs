@@ -18,6 +18,7 @@ use super::{
     fault::{Failure, Fault},
     module::{Entered, ModuleUser, lock},
     pool::Unwrapped,
+    witness::Witness,
 };
 
 /// A batch gives up when no worker finishes anything for this long.
@@ -42,6 +43,7 @@ pub(super) struct Token<'a> {
     pub(super) calls: &'static Calls,
     pub(super) session: &'a Session,
     pub(super) connection: Connection,
+    pub(super) witness: &'a Witness,
     /// Pool keys that this session holds unwrapped.
     pub(super) unwrapped: &'a mut Unwrapped,
 }
@@ -182,6 +184,7 @@ impl<T, F> Batch<T, F> {
 /// A worker thread's own.
 pub(super) struct Worker<'a> {
     module: &'a ModuleUser,
+    witness: &'a Witness,
     open: Option<OpenSession>,
 }
 
@@ -192,8 +195,8 @@ struct OpenSession {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(module: &'a ModuleUser) -> Self {
-        Self { module, open: None }
+    pub(super) fn new(module: &'a ModuleUser, witness: &'a Witness) -> Self {
+        Self { module, witness, open: None }
     }
 
     /// Works until the queue is closed and empty.
@@ -232,12 +235,14 @@ impl<'a> Worker<'a> {
                 return Err(stale);
             }
         };
+        let witness = self.witness;
         let outcome = match self.session(connection, &entered) {
             Ok(open) => run(&mut Token {
                 context: entered.context(),
                 calls: entered.calls(),
                 session: &open.session,
                 connection,
+                witness,
                 unwrapped: &mut open.unwrapped,
             }),
             Err(fault) => Err(fault),

@@ -185,8 +185,10 @@ fn a_pool_file_that_was_touched_gives_no_address_and_no_signature() {
             assert!(file(site).execute(sql, []).unwrap() > 0, "{sql}");
         };
         let planted = "02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5";
-        let planted = format!("UPDATE batch SET body = CAST(substr(body, 1, instr(body, x'a2005821') + 3) || x'{planted}' ||
-                               substr(body, instr(body, x'a2005821') + 37) AS BLOB) WHERE first = 0 AND branch = 0");
+        let planted = format!(
+            "UPDATE batch SET body = CAST(substr(body, 1, instr(body, x'a2005821') + 3) || x'{planted}' ||
+                               substr(body, instr(body, x'a2005821') + 37) AS BLOB) WHERE first = 0 AND branch = 0"
+        );
         for sql in [
             planted.as_str(),
             "UPDATE batch SET code = zeroblob(32) WHERE first = 3",

@@ -76,6 +76,30 @@ fn a_token_that_comes_back_signs_again_without_a_restart() {
 }
 
 #[test]
+fn an_empty_find_on_a_token_that_has_gone_is_no_answer() {
+    on_token("recovery::an_empty_find_on_a_token_that_has_gone_is_no_answer", |site| {
+        let keystore = site.open();
+        keystore.create_seed("tree", Network::Regtest).unwrap();
+        let key = keystore.create_hsm_key("one").unwrap();
+        keystore.create_pool("hot", Network::Regtest).unwrap();
+        keystore.label("ledger").create("x").unwrap();
+        for round in 0..4 {
+            site.pull_out();
+            // At once, before anything else notices.
+            let told = match round {
+                0 => code(keystore.account_key("tree", Network::Regtest, &seed::path(seed::ACCOUNT))),
+                1 => code(keystore.bind(hsm::binding("one", key))),
+                2 => code(keystore.bind(pool::binding("hot"))),
+                _ => code(keystore.label("ledger").read()),
+            };
+            assert_eq!(told, "refused.keystore_unavailable", "round {round}");
+            site.put_back();
+            wait_until("the token", LONG, || Ok(keystore.label("ledger").read().is_ok_and(|text| text.as_deref() == Some("x")))).unwrap();
+        }
+    });
+}
+
+#[test]
 fn another_token_of_the_same_name_is_not_the_token() {
     on_token("recovery::another_token_of_the_same_name_is_not_the_token", |site| {
         let (keystore, wallets) = all_kinds(site);
@@ -129,7 +153,8 @@ fn a_missing_token_does_not_stop_its_neighbour() {
     on_token("recovery::a_missing_token_does_not_stop_its_neighbour", |site| {
         let (neighbour, wallets) = all_kinds(site);
         // Shares the module, and has it initialised anew at each attempt.
-        let missing = Pkcs11Keystore::open(Pkcs11Config { name: "lost".into(), token_serial: "0000000000000000".into(), ..site.config() }).unwrap();
+        let missing =
+            Pkcs11Keystore::open(Pkcs11Config { name: "lost".into(), token_serial: "0000000000000000".into(), ..site.config() }).unwrap();
         let mut attempts = 0;
         let mut last = neighbour.login_attempts();
         wait_until("three attempts", LONG, || {
