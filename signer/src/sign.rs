@@ -96,7 +96,7 @@ impl SigningRoom {
         let signatures: Vec<InputSignature> = match charged.signatures() {
             Some(of_an_earlier_time) => of_an_earlier_time.to_vec(),
             None => {
-                let fresh = room.keystore.sign_tasks(charged.plan().wallet(), charged.plan().tasks())?;
+                let fresh = room.keystore.sign(&charged)?;
                 self.ledger.record(&charged, fresh.clone());
                 fresh
             }

@@ -4,11 +4,11 @@ use std::{fs, time::Duration};
 
 use bitcoin::PublicKey;
 use cryptoki::types::AuthPin;
-use postern_signer::keystore::{Keystore as _, KeystoreError, Pkcs11Keystore};
+use postern_signer::keystore::{Keystore as _, KeystoreError, PinSource, Pkcs11Config, Pkcs11Keystore};
 
 use crate::{
     hsm::{binding, tasks},
-    site::{code, on_token},
+    site::{child, code, on_token},
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -59,5 +59,21 @@ fn a_pin_that_stops_being_right_ends_the_attempts() {
             assert_eq!(code(keystore.sign_tasks("hot", &tasks(key, 1))), "refused.keystore_pin");
         }
         assert_eq!(keystore.login_attempts(), 2, "once when it was right, once when it was not");
+    });
+}
+
+#[test]
+fn a_pin_comes_from_a_systemd_credential() {
+    const NAME: &str = "pin::a_pin_comes_from_a_systemd_credential";
+    on_token(NAME, |site| {
+        // systemd sets this variable; here the test does, for one more child.
+        if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
+            let output = child(NAME).env("CREDENTIALS_DIRECTORY", &site.run).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
+        let open = |name: &str| Pkcs11Keystore::open(Pkcs11Config { pin: PinSource::Credential(name.into()), ..site.config() });
+        open("vault.pin").unwrap().wait_ready(LONG).unwrap();
+        assert!(matches!(open("other.pin"), Err(KeystoreError::PinSource { .. })));
     });
 }
