@@ -31,6 +31,12 @@ impl Scripts {
         Ok(Self { branches: parsed.into_single_descriptors()? })
     }
 
+    /// How many branches it has.
+    #[must_use]
+    pub fn branches(&self) -> usize {
+        self.branches.len()
+    }
+
     /// The descriptor at a branch and index.
     ///
     /// # Errors

@@ -7,13 +7,14 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use miniscript::{DefiniteDescriptorKey, Descriptor};
 use postern_protocol::{
     command::{Action, Scope},
     key::PublicKey,
     refusal::Refusal,
     reply::{ReplyBody, WalletInfo},
-    request::RequestBody,
+    request::{AddressRequest, RequestBody},
 };
 
 use crate::{managers::Managers, process::Process, program, run::TempRun, socket::SignerSocket, spend::Scripts, token::Token};
@@ -25,7 +26,7 @@ pub struct VaultPlan {
     limits: String,
     disclose: bool,
     anchor: bool,
-    frame_max: Option<String>,
+    frame_max: Option<usize>,
     managers: Managers,
     wallets: Vec<WalletPlan>,
 }
@@ -108,8 +109,8 @@ impl VaultPlan {
 
     /// `[socket] frame_max`
     #[must_use]
-    pub fn frame_max(mut self, size: &str) -> Self {
-        self.frame_max = Some(size.into());
+    pub fn frame_max(mut self, bytes: usize) -> Self {
+        self.frame_max = Some(bytes);
         self
     }
 
@@ -128,7 +129,7 @@ impl VaultPlan {
             config,
             socket,
             state: folder.join("state"),
-            scripts: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
             signer: None,
             plan: self,
         };
@@ -142,7 +143,7 @@ impl VaultPlan {
         vault.write_config(&tables)?;
         vault.launch()?;
         for WalletInfo { name, descriptor, .. } in vault.wallets()? {
-            vault.scripts.insert(name, descriptor);
+            vault.descriptors.insert(name, descriptor);
         }
         Ok(vault)
     }
@@ -156,7 +157,7 @@ pub struct Vault {
     config: PathBuf,
     socket: PathBuf,
     state: PathBuf,
-    scripts: BTreeMap<String, String>,
+    descriptors: BTreeMap<String, String>,
     signer: Option<Process>,
     plan: VaultPlan,
 }
@@ -169,8 +170,8 @@ impl Vault {
             "[signer]\nname = \"{name}\"\nnetwork = \"regtest\"\nstate = {:?}\nsocket = {:?}\ndisclose = \"{disclose}\"\n\n",
             self.state, self.socket
         );
-        if let Some(size) = frame_max {
-            let _ = writeln!(text, "[socket]\nframe_max = \"{size}\"\n");
+        if let Some(bytes) = frame_max {
+            let _ = writeln!(text, "[socket]\nframe_max = {bytes}\n");
         }
         let _ = writeln!(text, "[limits]\n{limits}\n");
         if *anchor {
@@ -275,7 +276,27 @@ impl Vault {
     /// # Errors
     /// When there is no such wallet, or its descriptor cannot be parsed (that of a `pool` cannot).
     pub fn scripts(&self, wallet: &str) -> Result<Scripts> {
-        Scripts::new(self.scripts.get(wallet).with_context(|| format!("no wallet `{wallet}`"))?)
+        Scripts::new(self.descriptors.get(wallet).with_context(|| format!("no wallet `{wallet}`"))?)
+    }
+
+    /// The descriptor of one script of a wallet, of any kind: a `pool` is asked for its key, which is put where the word `pool` stands.
+    ///
+    /// # Errors
+    /// When there is no such script.
+    pub fn at(&self, wallet: &str, branch: u32, index: u32) -> Result<Descriptor<DefiniteDescriptorKey>> {
+        let descriptor = self.descriptors.get(wallet).with_context(|| format!("no wallet `{wallet}`"))?;
+        let Ok(scripts) = Scripts::new(descriptor) else {
+            let asked = AddressRequest { wallet: wallet.into(), branch, start: index, count: 1 };
+            let ReplyBody::Addresses(addresses) = self.connect()?.ask(RequestBody::Addresses(asked))? else {
+                bail!("no address of {wallet}")
+            };
+            let address = addresses.first().context("no address")?;
+            let (body, _) = descriptor.split_once('#').unwrap_or((descriptor, ""));
+            let descriptor = Scripts::new(&body.replace("pool", &hex::encode(&address.public_key)))?.at(0, 0)?;
+            ensure!(descriptor.script_pubkey().as_bytes() == address.script_pubkey, "the address is not the key's");
+            return Ok(descriptor);
+        };
+        if scripts.branches() == 1 { scripts.at(0, 0) } else { scripts.at(branch, index) }
     }
 
     /// What the signer says of its wallets.

@@ -15,13 +15,14 @@ fn is_accepted(kind: &'static str, script: &str) {
     let run = TempRun::new("script").unwrap();
     let vault = VaultPlan::default().wallet(WalletPlan::new("hot", kind, script)).start(&run).unwrap();
     let node = Bitcoind::start(&run).unwrap();
-    let scripts = vault.scripts("hot").unwrap();
-    let funding = node.fund_confirmed(&scripts.script(0, 0).unwrap(), 1_000_000).unwrap();
+    let own = vault.at("hot", 0, 0).unwrap();
+    let funding = node.fund_confirmed(&own.script_pubkey(), 1_000_000).unwrap();
     node.mine(2).unwrap();
-    let mut coin = Coin::new(&funding.transaction, funding.outpoint().vout, scripts.at(0, 0).unwrap());
-    // Long enough for the scripts that wait.
-    coin.sequence = Sequence::from_height(2);
-    let change = scripts.change(0).unwrap();
+    let mut coin = Coin::new(&funding.transaction, funding.outpoint().vout, own);
+    if script.contains("older") {
+        coin.sequence = Sequence::from_height(2);
+    }
+    let change = vault.at("hot", 1, 0).unwrap();
     let elsewhere = node.fund(&change.script_pubkey(), 10_000).unwrap().transaction.output[1].script_pubkey.clone();
     let mut psbt = spend::psbt(&[coin], &[Output::Pay(elsewhere, 600_000), Output::Own(Box::new(change), 398_000)]).unwrap();
     let signed = vault.connect().unwrap().sign("hot", &psbt.serialize()).unwrap().unwrap();
@@ -45,6 +46,10 @@ accepted! {
     p2wsh_miniscript_of_a_seed: "seed", format!("wsh(or_d(pk({COSIGNER}/<0;1>/*),and_v(v:pkh(@),older(2))))");
     p2tr_key_path_of_a_seed: "seed", "tr(@)";
     p2tr_script_path_of_a_seed: "seed", format!("tr({NOBODY},pk(@))");
+    p2pkh_of_a_pool: "pool", "pkh(@)";
+    p2sh_p2wpkh_of_a_pool: "pool", "sh(wpkh(@))";
+    p2wpkh_of_a_pool: "pool", "wpkh(@)";
+    p2wsh_miniscript_of_a_pool: "pool", "wsh(and_v(v:pk(@),older(2)))";
     p2pkh_of_a_token_key: "hsm", "pkh(@)";
     p2sh_p2wpkh_of_a_token_key: "hsm", "sh(wpkh(@))";
     p2wpkh_of_a_token_key: "hsm", "wpkh(@)";

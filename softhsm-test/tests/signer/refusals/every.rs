@@ -16,7 +16,14 @@ const HERE: [&str; 7] = [
 ];
 
 /// Codes that cannot be reached through the socket of a healthy signer by one who may ask, and where they are tested.
-const ELSEWHERE: &[(RefusalCode, &str)] = &[];
+const ELSEWHERE: &[(RefusalCode, &str)] = &[
+    (RefusalCode::NotPermitted, "signer/src/daemon/server/tests.rs"),
+    (RefusalCode::Busy, "signer/src/daemon/server/tests.rs"),
+    (RefusalCode::ShuttingDown, "signer/src/daemon/server/tests.rs"),
+    (RefusalCode::PsbtTooLarge, "signer/src/analysis/tests.rs"),
+    (RefusalCode::LedgerUnavailable, "signer/src/ledger/tests/charging.rs"),
+    (RefusalCode::LedgerStale, "signer/src/ledger/tests/anchored.rs"),
+];
 
 #[test]
 fn every_refusal_code_is_asked_for_here_or_tested_where_it_is_said() {

@@ -66,6 +66,9 @@ pub(super) const CASES: &[Case] = &[
             p.inputs[0].tap_internal_key = Some(other.x_only_public_key().0);
         })
     }),
+    case(AnnexForbidden, "taproot", |w| {
+        w.changed("taproot", |p| p.inputs[0].final_script_witness = Some(Witness::from_slice(&[[1, 1], [0x50, 1]])))
+    }),
     case(InputFinal, "hot", |w| w.changed("hot", |p| p.inputs[0].final_script_witness = Some(Witness::from_slice(&[[1]])))),
 ];
 

@@ -10,7 +10,7 @@ use postern_testkit::{SignerSocket, TempRun, Vault, VaultPlan, WalletPlan};
 
 fn vault(label: &str) -> Vault {
     let run = TempRun::new(label).unwrap();
-    let plan = VaultPlan::default().frame_max("64 KiB");
+    let plan = VaultPlan::default().frame_max(64 * 1024);
     plan.wallet(WalletPlan::new("hot", "seed", "wpkh(@)").with("gap = 20")).start(&run).unwrap()
 }
 
