@@ -12,7 +12,7 @@ struct Signed {
     /// Everything it spends, as bits.
     spends: u32,
     outflow: u64,
-    /// Time that the signer ran until then, all runs together.
+    /// Time that the signer had seen pass until then, all runs together.
     at_ms: u64,
 }
 
@@ -62,10 +62,12 @@ enum Step {
     Again(usize),
     /// Lets time pass.
     Pass(u64),
-    /// A clock that steps back.
+    /// Asks again for the last one, by a clock that steps back.
     StepBack(u64),
     Crash,
     Stop,
+    /// The configuration states other limits from the next start on.
+    Configure(Limits),
     /// The disk as it was at the last stop or crash but this many is put back.
     Restore(usize),
 }
@@ -83,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Crash),
         1 => Just(Step::Stop),
         1 => (0..3_usize).prop_map(Step::Restore),
+        1 => some_limits().prop_map(Step::Configure),
     ]
 }
 
@@ -96,13 +99,15 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
     let folder = folder();
     let mut rules = rules(signer.clone());
     rules.wallets.get_mut(HOT).unwrap().limits = hot.clone();
-    let open = || Ledger::open(options(&folder, rules.clone()), anchor.map_or(Box::new(NoAnchor), |label| label.anchor())).unwrap();
-    let mut ledger = open();
+    let open = |rules: &PolicyRules| {
+        Ledger::open(options(&folder, rules.clone()), anchor.map_or(Box::new(NoAnchor), |label| label.anchor())).unwrap()
+    };
+    let mut ledger = open(&rules);
     let mut copies = vec![snapshot(&folder)];
     let mut signed: Vec<Signed> = Vec::new();
     let mut asked: Vec<(usize, Arc<SpendPlan>)> = Vec::new();
-    // Time of this run; time of all runs before it; the latest that the ledger was told.
-    let (mut now, mut before) = (0_u64, 0_u64);
+    // Time of this run; the latest that the ledger was told in it; time of all runs before it.
+    let (mut now, mut seen, mut before) = (0_u64, 0_u64, 0_u64);
     for step in steps {
         let ask = match step {
             Step::Ask(wallet, spends, outflow, salt) => request(*wallet, *spends, *outflow, *salt).map(|p| (*wallet, Arc::new(p))),
@@ -111,14 +116,15 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
                 now += ms;
                 None
             }
-            Step::StepBack(ms) => {
-                let wrong = at(now.saturating_sub(*ms));
-                let _ = asked.last().map(|(_, plan)| ledger.charge(Arc::clone(plan), wrong).is_ok_and(|c| c.is_repeat()));
+            Step::Configure(limits) => {
+                rules.signer = limits.clone();
                 None
             }
+            Step::StepBack(_) => asked.last().cloned(),
             Step::Crash | Step::Stop | Step::Restore(_) => {
                 if let Step::Stop = step {
                     ledger.stop(at(now)).unwrap();
+                    seen = seen.max(now);
                 }
                 drop(ledger);
                 // Without an anchor nobody could notice; the promise is not made for that.
@@ -127,20 +133,22 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
                     restore(&folder, &copies[back]);
                 }
                 copies.push(snapshot(&folder));
-                (before, now) = (before + now, 0);
-                ledger = open();
+                (before, now, seen) = (before + seen, 0, 0);
+                ledger = open(&rules);
                 None
             }
         };
         let Some((wallet, plan)) = ask else { continue };
+        let told = if let Step::StepBack(ms) = step { now.saturating_sub(*ms) } else { now };
+        seen = seen.max(told);
         asked.push((wallet, Arc::clone(&plan)));
         let known = signed.iter().any(|s| s.txid == plan.unsigned_txid() && s.wallet == wallet);
-        if let Ok(charged) = ledger.charge(Arc::clone(&plan), at(now)) {
+        if let Ok(charged) = ledger.charge(Arc::clone(&plan), at(told)) {
             prop_assert!(!charged.is_repeat() || known);
             if !known && signed.len() < 14 {
                 let spends = plan.transaction().input.iter().fold(0, |mask, i| mask | 1 << i.previous_output.vout);
                 let (txid, outflow) = (plan.unsigned_txid(), plan.outflow_sat());
-                signed.push(Signed { wallet, txid, spends, outflow, at_ms: before + now });
+                signed.push(Signed { wallet, txid, spends, outflow, at_ms: before + seen });
             } else if !known {
                 break;
             }
