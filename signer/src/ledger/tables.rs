@@ -125,13 +125,15 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<K
         return Ok(kin);
     }
     let mut found: Vec<(Family, u64)> = Vec::new();
+    // The plus keeps SQLite from planning the statement anew for each value.
     let mut families = db.prepare_cached(
-        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 AND charge > ?4
-         ORDER BY family_sat DESC, charge LIMIT ?3",
+        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 AND +charge > ?3
+         ORDER BY family_sat DESC, charge",
     )?;
     for input in plan.inputs() {
-        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(limit(FAMILIES_MAX)), sql(closed_to)])?;
-        while let Some(row) = rows.next()? {
+        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(closed_to)])?;
+        for _ in 0..FAMILIES_MAX {
+            let Some(row) = rows.next()? else { break };
             let family = Family {
                 founder: number(row.get(0)?),
                 outpoint: input.outpoint,
@@ -158,10 +160,12 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<K
 /// The inputs of each charge, other than the leader, that spends an outpoint of the leader's which is not in `spends`.
 fn rivals(db: &Connection, leader: u64, spends: &BTreeSet<OutPoint>) -> Result<Option<Vec<Vec<OutPoint>>>, LedgerError> {
     let mut seen = BTreeSet::new();
-    let mut statement = db.prepare_cached("SELECT charge FROM spends WHERE outpoint = ?1 AND charge <> ?2 LIMIT ?3")?;
+    let mut statement = db.prepare_cached("SELECT charge FROM spends WHERE outpoint = ?1 AND +charge <> ?2")?;
     for outpoint in charge(db, leader)?.outpoints().filter(|o| !spends.contains(o)) {
-        let mut rows = statement.query(params![to_bytes(&outpoint), sql(leader), sql(limit(RIVALS_MAX.saturating_add(1)))])?;
-        while let Some(row) = rows.next()? {
+        let mut rows = statement.query(params![to_bytes(&outpoint), sql(leader)])?;
+        while let Some(row) = rows.next()?
+            && seen.len() <= RIVALS_MAX
+        {
             seen.insert(number(row.get(0)?));
         }
         if seen.len() > RIVALS_MAX {
@@ -169,10 +173,6 @@ fn rivals(db: &Connection, leader: u64, spends: &BTreeSet<OutPoint>) -> Result<O
         }
     }
     seen.into_iter().map(|seq| Ok(charge(db, seq)?.outpoints().collect())).collect::<Result<_, _>>().map(Some)
-}
-
-fn limit(rows: usize) -> u64 {
-    u64::try_from(rows).unwrap_or(u64::MAX)
 }
 
 /// A charge from the journal.
