@@ -25,3 +25,6 @@ pub use self::{
     start::{Daemon, Parts, RunError, StartError, StopError, WalletPart, run, serve},
     users::UserError,
 };
+
+#[cfg(test)]
+mod tests;

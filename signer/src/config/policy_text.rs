@@ -91,7 +91,11 @@ impl Config {
             return writeln!(out, "No managers: no command is accepted.");
         }
         let names: Vec<String> = self.managers.managers.iter().map(|(name, key)| format!("{name} ({key})")).collect();
-        writeln!(out, "Commands need {} of {} managers, a freeze any one of them: {}.", self.managers.quorum, names.len(), names.join(", "))
+        writeln!(out, "Commands need {} of {} managers, a freeze any one of them: {}.", self.managers.quorum, names.len(), names.join(", "))?;
+        match self.managers.on_forgery {
+            OnForgery::Lock => writeln!(out, "A forged command locks what it names, until a quorum unlocks it."),
+            OnForgery::Refuse => writeln!(out, "A forged command raises an alarm and locks nothing."),
+        }
     }
 }
 

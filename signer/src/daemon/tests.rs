@@ -1,0 +1,471 @@
+//! The daemon from socket to ledger, with keys in memory instead of a token. Real tokens are asked in `softhsm-test`.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use bitcoin::{
+    Network, PublicKey, ScriptBuf, WPubkeyHash,
+    bip32::{DerivationPath, Xpriv, Xpub},
+    hashes::Hash as _,
+    secp256k1::{All, Message, Secp256k1},
+};
+use ed25519_dalek::SigningKey;
+use postern_protocol::{
+    command::{Action, Command, Scope, SignedCommand},
+    heartbeat,
+    key::PublicKey as IdentityKey,
+    refusal::{Refusal, RefusalCode},
+    reply::{InputSignature, KeystoreStatus, ReplyBody, SignaturePlace, Signed, Status},
+    request::{AddressRequest, HeartbeatRequest, RequestBody, SignRequest},
+};
+use postern_testkit::spend::{self, Coin, Output, Scripts};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    analysis::SigningTask,
+    anchor::NoAnchor,
+    client::Client,
+    command::Manager,
+    identity::Identity,
+    keystore::{AccountKey, BoundKeys, Keystore, KeystoreError, WalletBinding},
+    ledger::Ledger,
+    policy::rules::{Limits, PolicyRules, SpendRules, WalletPolicy},
+    wallet::{KeyLocator, Wallet},
+};
+
+/// Keys in memory, random nonces like a token's, and a door that the test opens and closes.
+struct MemoryKeystore {
+    curve: Secp256k1<All>,
+    master: Xpriv,
+    door: Mutex<Door>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Door {
+    closed: bool,
+    waiting: usize,
+    away: bool,
+    wrong: bool,
+}
+
+impl MemoryKeystore {
+    fn new() -> Arc<Self> {
+        let master = Xpriv::new_master(Network::Regtest, &[7; 32]).unwrap();
+        Arc::new(Self { curve: Secp256k1::new(), master, door: Mutex::default(), moved: Condvar::new() })
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Door)) {
+        change(&mut self.door.lock().unwrap());
+        self.moved.notify_all();
+    }
+
+    fn wait_for_waiting(&self, count: usize) {
+        let door = self.door.lock().unwrap();
+        let (_door, time) = self.moved.wait_timeout_while(door, Duration::from_secs(60), |door| door.waiting < count).unwrap();
+        assert!(!time.timed_out(), "nobody came to sign");
+    }
+
+    fn account(&self) -> AccountKey {
+        let path: DerivationPath = "84h/1h/0h".parse().unwrap();
+        let xpub = Xpub::from_priv(&self.curve, &self.master.derive_priv(&self.curve, &path).unwrap());
+        AccountKey { fingerprint: self.master.fingerprint(&self.curve), path, xpub }
+    }
+
+    fn unavailable() -> KeystoreError {
+        KeystoreError::Unavailable { keystore: "memory".into(), reason: "away".into() }
+    }
+}
+
+impl Keystore for MemoryKeystore {
+    fn bind(&self, wallet: WalletBinding) -> Result<(), KeystoreError> {
+        match &*self.door.lock().unwrap() {
+            Door { away: true, .. } => Err(Self::unavailable()),
+            Door { wrong: true, .. } => Err(KeystoreError::KeyMismatch { wallet: wallet.wallet, reason: "another key".into() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn sign_tasks(&self, _: &str, tasks: &[SigningTask]) -> Result<Vec<InputSignature>, KeystoreError> {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        if door.away {
+            return Err(Self::unavailable());
+        }
+        door.waiting += 1;
+        self.moved.notify_all();
+        let mut door = self.moved.wait_while(door, |door| door.closed).unwrap();
+        door.waiting -= 1;
+        drop(door);
+        let sign = |task: &SigningTask| {
+            let KeyLocator::Seed(path) = &task.key.locator else { panic!("not a seed") };
+            let key = self.master.derive_priv(&self.curve, path).unwrap().private_key;
+            let mut nonce = [0; 32];
+            getrandom::fill(&mut nonce).unwrap();
+            let signature = self.curve.sign_ecdsa_with_noncedata(&Message::from_digest(task.digest), &key, &nonce);
+            let signature = bitcoin::ecdsa::Signature::sighash_all(signature).to_vec();
+            InputSignature { input: task.input, public_key: task.key.public_key.to_bytes(), signature, place: SignaturePlace::Partial }
+        };
+        Ok(tasks.iter().map(sign).collect())
+    }
+
+    fn status(&self) -> KeystoreStatus {
+        let ready = !self.door.lock().unwrap().away;
+        KeystoreStatus { name: "memory".into(), token: "none".into(), state: if ready { "ready" } else { "away" }.into(), ready }
+    }
+
+    fn pool_keys(&self, _: &str, _: u32, _: u32, _: u32) -> Result<Vec<PublicKey>, KeystoreError> {
+        Ok(vec![])
+    }
+
+    fn extend_pool(&self, _: &str, _: u32, _: u32) -> Result<u32, KeystoreError> {
+        Ok(0)
+    }
+}
+
+const GAP: u32 = 20;
+
+/// A signer's folder and keys; daemons come and go on it.
+struct House {
+    folder: TempDir,
+    keystore: Arc<MemoryKeystore>,
+    managers: Vec<SigningKey>,
+    locks_on_forgery: bool,
+    total_sat: u64,
+}
+
+impl House {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Identity::create(folder.path()).unwrap();
+        Ledger::create(folder.path()).unwrap();
+        let managers = (1..=3).map(|n| SigningKey::from_bytes(&[n; 32])).collect();
+        Self { folder, keystore: MemoryKeystore::new(), managers, locks_on_forgery: true, total_sat: 100_000_000 }
+    }
+
+    fn descriptor(&self) -> String {
+        let AccountKey { fingerprint, path, xpub } = self.keystore.account();
+        format!("wpkh([{fingerprint}/{path}]{xpub}/<0;1>/*)")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    fn parts(&self) -> Parts {
+        let keystore = Arc::clone(&self.keystore) as Arc<dyn Keystore>;
+        let keys = BoundKeys::Seed { accounts: vec![self.keystore.account()] };
+        let wallet = Wallet::new("hot", Network::Regtest, &self.descriptor(), GAP, keys).unwrap();
+        let limits = Limits { rates: vec![], total_sat: Some(self.total_sat) };
+        Parts {
+            name: "vault".into(),
+            network: "regtest".into(),
+            policy_hash: "ab".repeat(32),
+            state: self.folder.path().into(),
+            socket: self.socket(),
+            roles: Roles::new([], []),
+            discloses: false,
+            terms: Terms::default(),
+            wallets: vec![WalletPart { wallet, rules: SpendRules::default(), keystore: Arc::clone(&keystore), addresses_max: 3_000 }],
+            keystores: vec![keystore],
+            rules: PolicyRules { signer: limits, wallets: [("hot".into(), WalletPolicy::default())].into(), ..PolicyRules::default() },
+            lease_sat: None,
+            anchor: Box::new(NoAnchor),
+            managers: (1..)
+                .zip(&self.managers)
+                .map(|(n, key)| Manager { name: format!("m{n}"), key: key.verifying_key().into() })
+                .collect(),
+            quorum: 2,
+            locks_on_forgery: self.locks_on_forgery,
+        }
+    }
+
+    fn start(&self) -> Daemon {
+        Daemon::start(self.parts()).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::connect(self.socket()).unwrap();
+        client.set_timeout(Some(Duration::from_secs(60))).unwrap();
+        client
+    }
+
+    /// A payment of `sat` (fee included) from the receive address at `index`; `coin` tells one coin there from another.
+    fn payment(&self, index: u32, coin: u32, sat: u64) -> Vec<u8> {
+        let scripts = Scripts::new(&self.descriptor()).unwrap();
+        let descriptor = scripts.at(0, index).unwrap();
+        let value = 10_000_000;
+        let funding = bitcoin::Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::ZERO,
+            input: vec![bitcoin::TxIn {
+                previous_output: bitcoin::OutPoint::new(bitcoin::Txid::from_byte_array([9; 32]), coin),
+                ..Default::default()
+            }],
+            output: vec![bitcoin::TxOut { value: bitcoin::Amount::from_sat(value), script_pubkey: descriptor.script_pubkey() }],
+        };
+        let outputs = [
+            Output::Pay(ScriptBuf::new_p2wpkh(&WPubkeyHash::all_zeros()), sat - 1_000),
+            Output::Own(Box::new(scripts.at(1, 0).unwrap()), value - sat),
+        ];
+        spend::psbt(&[Coin::new(&funding, 0, descriptor)], &outputs).unwrap().serialize()
+    }
+
+    fn command(&self, action: Action, by: &[&SigningKey]) -> Vec<u8> {
+        let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3_600;
+        let signer = Identity::open(self.folder.path()).unwrap().public().to_bytes();
+        let mut serial = [0; 8];
+        getrandom::fill(&mut serial).unwrap();
+        let serial = u64::from_le_bytes(serial);
+        let mut signed = SignedCommand::new(Command { signer, network: "regtest".into(), serial, expires, action });
+        by.iter().for_each(|key| signed.sign(key).unwrap());
+        signed.to_bytes().unwrap()
+    }
+}
+
+fn sign(psbt: &[u8]) -> RequestBody {
+    RequestBody::Sign(SignRequest { wallet: "hot".into(), psbt: psbt.into() })
+}
+
+fn signed(reply: ReplyBody) -> Signed {
+    match reply {
+        ReplyBody::Signed(signed) => signed,
+        other => panic!("not signed: {other:?}"),
+    }
+}
+
+fn refused(reply: ReplyBody) -> Refusal {
+    match reply {
+        ReplyBody::Refused(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn status(client: &mut Client) -> Status {
+    match client.ask(RequestBody::Status).unwrap() {
+        ReplyBody::Status(status) => *status,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+#[test]
+fn the_same_request_on_many_connections_gets_the_same_signatures_and_is_charged_once() {
+    let house = House::new();
+    let daemon = house.start();
+    let psbt = house.payment(0, 0, 200_000);
+    let all: Vec<Signed> = thread::scope(|scope| {
+        let askers: Vec<_> = (0..16).map(|_| scope.spawn(|| signed(house.client().ask(sign(&psbt)).unwrap()))).collect();
+        askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+    });
+    assert_eq!(all[0].signatures.len(), 1);
+    assert!(all.iter().all(|one| one == &all[0]));
+    let now = status(&mut house.client());
+    assert_eq!((now.charged_transactions, now.charged_sat), (1, 200_000));
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_thousand_requests_sent_at_once_are_all_signed_or_refused_as_busy_and_charged_exactly() {
+    let house = House::new();
+    let daemon = house.start();
+    let mut client = house.client();
+    let psbts: Vec<Vec<u8>> = (0..1_000).map(|coin| house.payment(0, coin, 2_000)).collect();
+    for psbt in &psbts {
+        client.send(sign(psbt)).unwrap();
+    }
+    let replies: Vec<ReplyBody> = psbts.iter().map(|_| client.receive().unwrap().body).collect();
+    let busy = replies.iter().filter(|r| matches!(r, ReplyBody::Refused(refusal) if refusal.code == RefusalCode::Busy)).count();
+    let signed = replies.iter().filter(|r| matches!(r, ReplyBody::Signed(_))).count();
+    assert_eq!(signed + busy, 1_000);
+    assert_eq!(status(&mut client).charged_transactions, signed as u64);
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_stop_gives_out_what_was_charged_and_charges_nothing_more() {
+    let house = House::new();
+    let daemon = house.start();
+    let mut client = house.client();
+    house.keystore.set(|door| door.closed = true);
+    let workers = Terms::default().signing_threads;
+    for coin in 0..u32::try_from(workers).unwrap() + 5 {
+        client.send(sign(&house.payment(0, coin, 2_000))).unwrap();
+    }
+    house.keystore.wait_for_waiting(workers);
+    // Answered out of turn, and proof that all before it was read.
+    assert!(matches!(client.ask(RequestBody::Wallets).unwrap(), ReplyBody::Wallets(_)));
+    let stopping = thread::spawn(move || daemon.stop());
+    // The socket goes away last; new connections are refused first.
+    while Client::connect(house.socket()).is_ok_and(|mut c| c.ask(RequestBody::Wallets).is_ok()) {
+        thread::yield_now();
+    }
+    house.keystore.set(|door| door.closed = false);
+    let replies: Vec<ReplyBody> = std::iter::from_fn(|| client.receive().ok().map(|reply| reply.body)).collect();
+    stopping.join().unwrap().unwrap();
+    assert_eq!(replies.len(), workers + 5);
+    let refusals = replies.into_iter().filter_map(|r| if let ReplyBody::Refused(refusal) = r { Some(refusal.code) } else { None });
+    assert_eq!(refusals.collect::<Vec<_>>(), [RefusalCode::ShuttingDown; 5]);
+    assert!(!house.socket().exists());
+
+    let daemon = house.start();
+    assert_eq!(status(&mut house.client()).charged_transactions, workers as u64);
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_token_that_is_away_costs_the_charge_once_and_the_retry_is_free() {
+    let house = House::new();
+    house.keystore.set(|door| door.away = true);
+    let daemon = house.start();
+    let mut client = house.client();
+    let psbt = house.payment(0, 0, 200_000);
+    for _ in 0..3 {
+        assert_eq!(refused(client.ask(sign(&psbt)).unwrap()).code, RefusalCode::KeystoreUnavailable);
+    }
+    assert!(!status(&mut client).keystores[0].ready);
+    house.keystore.set(|door| door.away = false);
+    signed(client.ask(sign(&psbt)).unwrap());
+    let now = status(&mut client);
+    assert_eq!((now.charged_transactions, now.charged_sat), (1, 200_000));
+    assert_eq!(now.refusals.iter().filter(|r| r.code == RefusalCode::KeystoreUnavailable.as_str()).count(), 3);
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn operators_see_everything_and_a_heartbeat_is_signed_for_its_nonce() {
+    let house = House::new();
+    let daemon = house.start();
+    let mut client = house.client();
+    signed(client.ask(sign(&house.payment(0, 0, 200_000))).unwrap());
+    let refusal = refused(client.ask(sign(b"psbt\xff")).unwrap());
+    assert!(refusal.message.is_some(), "this test's user is an operator");
+    let now = status(&mut client);
+    let identity = Identity::open(house.folder.path()).unwrap().public();
+    assert_eq!((now.signer.as_str(), now.network.as_str(), now.identity.parse()), ("vault", "regtest", Ok(identity)));
+    let total = now.limits.iter().find(|limit| (limit.scope.as_str(), limit.name.as_str()) == ("signer", "total")).unwrap();
+    assert_eq!((total.available_sat, total.capacity_sat), (99_800_000, 100_000_000));
+    assert_eq!(now.refusals[0].code, refusal.code.as_str());
+    assert_eq!(now.keystores.len(), 1);
+
+    let ask = |client: &mut Client, nonce: &[u8]| client.ask(RequestBody::Heartbeat(HeartbeatRequest { nonce: nonce.into() })).unwrap();
+    let ReplyBody::Heartbeat(cose) = ask(&mut client, b"nonce") else { panic!("no heartbeat") };
+    let report = heartbeat::verify(&cose, &identity, b"nonce").unwrap();
+    assert_eq!((report.ledger_head, report.charged_sat), (status(&mut client).ledger_head, 200_000));
+    assert!(heartbeat::verify(&cose, &identity, b"other").is_err());
+    assert_eq!(refused(ask(&mut client, &[0; 65])).code, RefusalCode::FrameMalformed);
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_command_takes_effect_once_for_ever_and_a_freeze_takes_one_manager() {
+    let house = House::new();
+    let [a, b, _] = &house.managers[..] else { panic!("three managers") };
+    let daemon = house.start();
+    let mut client = house.client();
+    let add = house.command(Action::AddTotal(Scope::Signer, 1_000), &[a, b]);
+    let command = |client: &mut Client, bytes: &[u8]| client.ask(RequestBody::Command(bytes.into())).unwrap();
+    assert!(matches!(command(&mut client, &add), ReplyBody::Applied(_)));
+    assert_eq!(refused(command(&mut client, &add)).code, RefusalCode::CommandSerialUsed);
+    let alone = house.command(Action::AddTotal(Scope::Signer, 1_000), &[a]);
+    assert_eq!(refused(command(&mut client, &alone)).code, RefusalCode::CommandQuorum);
+    let freeze = house.command(Action::Freeze(Scope::Wallet("hot".into())), &[b]);
+    assert!(matches!(command(&mut client, &freeze), ReplyBody::Applied(_)));
+    daemon.stop().unwrap();
+
+    let daemon = house.start();
+    let mut client = house.client();
+    assert_eq!(refused(command(&mut client, &add)).code, RefusalCode::CommandSerialUsed);
+    assert_eq!(refused(client.ask(sign(&house.payment(0, 0, 2_000))).unwrap()).code, RefusalCode::Frozen);
+    assert_eq!(status(&mut client).frozen.len(), 1);
+    let unfreeze = house.command(Action::Unfreeze(Scope::Wallet("hot".into())), &[a, b]);
+    assert!(matches!(command(&mut client, &unfreeze), ReplyBody::Applied(_)));
+    signed(client.ask(sign(&house.payment(0, 0, 2_000))).unwrap());
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_forgery_locks_only_where_it_is_configured_and_somebody_can_unlock() {
+    for (locks, managers, expected) in [(true, 3, true), (false, 3, false), (true, 0, false)] {
+        let mut house = House::new();
+        house.locks_on_forgery = locks;
+        house.managers.truncate(managers);
+        let daemon = house.start();
+        let mut client = house.client();
+        let stranger = SigningKey::from_bytes(&[9; 32]);
+        let forged = house.command(Action::SetTotal(Scope::Signer, 1), &[&stranger]);
+        assert_eq!(refused(client.ask(RequestBody::Command(forged)).unwrap()).code, RefusalCode::CommandForged);
+        let reply = client.ask(sign(&house.payment(0, 0, 2_000))).unwrap();
+        assert_eq!(matches!(&reply, ReplyBody::Refused(refusal) if refusal.code == RefusalCode::Locked), expected, "{reply:?}");
+        daemon.stop().unwrap();
+    }
+}
+
+#[test]
+fn an_address_that_was_handed_out_is_recognised_after_a_restart() {
+    let house = House::new();
+    let daemon = house.start();
+    let mut client = house.client();
+    let ask = |client: &mut Client, branch, start, count| {
+        client.ask(RequestBody::Addresses(AddressRequest { wallet: "hot".into(), branch, start, count })).unwrap()
+    };
+    let psbt = house.payment(900, 0, 2_000);
+    assert_eq!(refused(client.ask(sign(&psbt)).unwrap()).code, RefusalCode::ForeignInput);
+    let ReplyBody::Addresses(list) = ask(&mut client, 0, 0, 1_000) else { panic!("no addresses") };
+    let expected = Scripts::new(&house.descriptor()).unwrap().script(0, 999).unwrap();
+    assert_eq!((list.len(), &list[999].script_pubkey), (1_000, &expected.to_bytes()));
+    for (start, count, code) in [
+        (0, 1_001, RefusalCode::AddressesTooMany),
+        (0, 0, RefusalCode::AddressOutOfRange),
+        (u32::MAX, 1, RefusalCode::AddressOutOfRange),
+        (1_500, 1, RefusalCode::AddressOutOfRange),
+        (2_900, 101, RefusalCode::AddressesTooMany),
+    ] {
+        assert_eq!(refused(ask(&mut client, 0, start, count)).code, code, "{start} {count}");
+    }
+    assert_eq!(refused(ask(&mut client, 2, 0, 1)).code, RefusalCode::AddressOutOfRange);
+    daemon.stop().unwrap();
+
+    let daemon = house.start();
+    signed(house.client().ask(sign(&psbt)).unwrap());
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_daemon_without_identity_or_ledger_or_with_a_wrong_key_does_not_start_and_says_why() {
+    let house = House::new();
+    house.keystore.set(|door| door.wrong = true);
+    let error = Daemon::start(house.parts()).err().unwrap();
+    assert!(matches!(&error, StartError::Wallet { wallet, .. } if wallet == "hot"), "{error}");
+    house.keystore.set(|door| door.wrong = false);
+
+    let identity = house.folder.path().join(crate::identity::IDENTITY_FILE);
+    std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(Daemon::start(house.parts()), Err(StartError::Identity(_))));
+    std::fs::remove_file(&identity).unwrap();
+    let error = Daemon::start(house.parts()).err().unwrap();
+    assert!(error.to_string().contains("postern init"), "{error}");
+    assert!(!identity.exists(), "the daemon makes no identity");
+    Identity::create(house.folder.path()).unwrap();
+
+    let daemon = house.start();
+    assert!(matches!(Daemon::start(house.parts()), Err(StartError::Ledger(_))), "one daemon for one state folder");
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn the_identity_in_the_status_is_the_one_that_commands_are_made_for() {
+    let house = House::new();
+    let daemon = house.start();
+    let identity: IdentityKey = status(&mut house.client()).identity.parse().unwrap();
+    let [a, b, _] = &house.managers[..] else { panic!("three managers") };
+    let elsewhere = House::new().command(Action::AddTotal(Scope::Signer, 1), &[a, b]);
+    let refusal = refused(house.client().ask(RequestBody::Command(elsewhere)).unwrap());
+    assert_eq!(refusal.code, RefusalCode::CommandSigner);
+    assert!(refusal.message.unwrap().contains(&identity.to_string()));
+    daemon.stop().unwrap();
+}
