@@ -8,7 +8,7 @@ use postern_protocol::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{AnchorKind, Config, Disclose, WalletConfig, value::kind_name};
+use super::{AnchorKind, Config, Disclose, OnForgery, WalletConfig, value::kind_name};
 use crate::policy::rules::{Destinations, Limits, Raise};
 
 impl Config {
