@@ -469,3 +469,49 @@ fn the_identity_in_the_status_is_the_one_that_commands_are_made_for() {
     assert!(refusal.message.unwrap().contains(&identity.to_string()));
     daemon.stop().unwrap();
 }
+
+/// Connects as another user, which only root can: the kernel then tells the daemon that user. None when we are not root.
+#[allow(unsafe_code)]
+fn client_of_user(house: &House, uid: libc::uid_t) -> Option<Client> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: peers of other users are not tried");
+        return None;
+    }
+    let everybody = |path: PathBuf, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    everybody(house.folder.path().into(), 0o711);
+    everybody(house.socket(), 0o666);
+    let socket = house.socket();
+    let connect = move || {
+        // SAFETY: the system call itself, not the C library's function, changes the user of this thread alone, which ends with
+        // this closure; its arguments are numbers.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+        assert_eq!(changed, 0);
+        Client::connect(socket).unwrap()
+    };
+    let mut client = thread::spawn(connect).join().unwrap();
+    client.set_timeout(Some(Duration::from_secs(60))).unwrap();
+    Some(client)
+}
+
+#[test]
+fn what_a_peer_may_ask_and_is_told_follows_from_its_user() {
+    const GATE: libc::uid_t = 54_321;
+    const OPERATOR: libc::uid_t = 54_322;
+    const STRANGER: libc::uid_t = 54_323;
+    let house = House::new();
+    let daemon = Daemon::start(Parts { roles: Roles::new([GATE], [OPERATOR]), ..house.parts() }).unwrap();
+    let Some(mut gate) = client_of_user(&house, GATE) else { return };
+    assert_eq!(refused(gate.ask(RequestBody::Status).unwrap()).code, RefusalCode::NotPermitted);
+    let told = refused(gate.ask(sign(b"psbt")).unwrap());
+    assert_eq!((told.code, told.message), (RefusalCode::PsbtMalformed, None));
+    signed(gate.ask(sign(&house.payment(0, 1, 2_000))).unwrap());
+
+    let mut operator = client_of_user(&house, OPERATOR).unwrap();
+    assert_eq!(status(&mut operator).charged_transactions, 1);
+    assert!(refused(operator.ask(sign(b"psbt")).unwrap()).message.is_some());
+
+    let mut stranger = client_of_user(&house, STRANGER).unwrap();
+    assert_eq!(refused(stranger.receive().unwrap().body).code, RefusalCode::NotPermitted);
+    assert!(stranger.receive().is_err());
+    daemon.stop().unwrap();
+}
