@@ -158,20 +158,13 @@ fn previous(coin: &Coin) -> Result<Transaction, DraftError> {
 pub fn assemble(draft: &Draft<'_>) -> Result<Assembled, DraftError> {
     let shape = draft.wallet.shape();
     let (fee_sat, change_sat, weight_wu) = settle(draft)?;
-    let mut output: Vec<TxOut> = draft
-        .payments
-        .iter()
-        .map(|p| TxOut { value: Amount::from_sat(p.amount_sat), script_pubkey: p.script.clone() })
-        .collect();
+    let mut output: Vec<TxOut> =
+        draft.payments.iter().map(|p| TxOut { value: Amount::from_sat(p.amount_sat), script_pubkey: p.script.clone() }).collect();
     let change_at = change_sat.map(|sat| {
         output.push(TxOut { value: Amount::from_sat(sat), script_pubkey: draft.change.script.clone() });
         output.len().saturating_sub(1)
     });
-    let input = draft
-        .coins
-        .iter()
-        .map(|c| TxIn { previous_output: c.outpoint, sequence: shape.sequence, ..TxIn::default() })
-        .collect();
+    let input = draft.coins.iter().map(|c| TxIn { previous_output: c.outpoint, sequence: shape.sequence, ..TxIn::default() }).collect();
     let mut psbt = Psbt::from_unsigned_tx(Transaction { version: Version::TWO, lock_time: shape.lock_time, input, output })?;
     for (index, coin) in draft.coins.iter().enumerate() {
         fill_input(&mut psbt, index, draft.wallet, coin)?;

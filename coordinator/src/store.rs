@@ -174,7 +174,14 @@ pub trait SignerStore {
     /// Adds a request unless one of this id is there.
     async fn add_request(&self, request: NewRequest, at: i64) -> Stored<()>;
     /// Requests to hand out now.
-    async fn take_requests(&self, signer: &str, capacity: u32, bytes_max: usize, in_flight: &[String], at: i64) -> Stored<Vec<(String, Vec<u8>)>>;
+    async fn take_requests(
+        &self,
+        signer: &str,
+        capacity: u32,
+        bytes_max: usize,
+        in_flight: &[String],
+        at: i64,
+    ) -> Stored<Vec<(String, Vec<u8>)>>;
     /// Its link asked for work.
     async fn pulled(&self, signer: &str, at: i64) -> Stored<()>;
     /// What was asked, for checking a reply.

@@ -237,8 +237,9 @@ impl TorWay {
     }
 }
 
-/// An error with its causes, which Arti keeps one below the other.
-fn report(error: &dyn std::error::Error) -> String {
+/// An error with its causes in one line; Arti keeps them one below the other.
+#[must_use]
+pub fn report(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -4,11 +4,11 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use arti_client::{
     TorClient, TorClientConfig,
-    config::{Reconfigure, onion_service::OnionServiceConfig, onion_service::OnionServiceConfigBuilder},
+    config::onion_service::{OnionServiceConfig, OnionServiceConfigBuilder},
 };
 use axum::Router;
 use futures::{Stream, StreamExt as _};
-use postern_link::way::endless_backoff;
+use postern_link::way::{endless_backoff, report};
 use safelog::DisplayRedacted as _;
 use tokio::sync::watch;
 use tor_cell::relaycell::msg::Connected;
@@ -27,6 +27,8 @@ use super::{
 const NICKNAME: &str = "postern-door";
 /// Longest bootstrap before it is tried anew.
 const BOOTSTRAP_MAX: Duration = Duration::from_secs(120);
+/// After so many failures in a row the Tor client is made anew.
+const REBUILD_AFTER: u32 = 3;
 
 type Client = TorClient<PreferredRuntime>;
 type Signers = Arc<[PairedSigner]>;
@@ -54,11 +56,8 @@ pub(super) fn address(table: &DoorTable) -> Result<String, DoorError> {
     Ok(id.display_unredacted().to_string())
 }
 
-/// The configuration under which exactly these signers find the service; none when there is no signer.
-fn service_config(signers: &[PairedSigner]) -> Result<Option<OnionServiceConfig>, DoorError> {
-    if signers.is_empty() {
-        return Ok(None);
-    }
+/// The configuration under which exactly these signers find the service. Arti refuses one without any.
+fn service_config(signers: &[PairedSigner]) -> Result<OnionServiceConfig, DoorError> {
     let mut config = OnionServiceConfigBuilder::default();
     config.nickname(NICKNAME.parse().map_err(onion_error)?);
     let restricted = config.restricted_discovery();
@@ -69,15 +68,18 @@ fn service_config(signers: &[PairedSigner]) -> Result<Option<OnionServiceConfig>
         let nickname = key.rsplit(':').next().unwrap_or(&key).to_ascii_lowercase();
         restricted.static_keys().access().push((nickname.parse().map_err(onion_error)?, key.parse().map_err(onion_error)?));
     }
-    config.build().map(Some).map_err(onion_error)
+    config.build().map_err(onion_error)
 }
 
 /// Why one time of being published ended.
 enum Ended {
     Shutdown,
-    NobodyPaired,
+    SignersChanged,
     Broken(DoorError),
 }
+
+/// A launched service: its handle, which keeps it up, and the streams that come in.
+type Launched = (Arc<RunningOnionService>, BoxStream);
 
 impl ArtiService {
     pub(super) fn new(table: &DoorTable) -> Result<Self, DoorError> {
@@ -88,17 +90,38 @@ impl ArtiService {
     pub(super) async fn serve(self, guests: Arc<Guests>, router: Router, mut shutdown: watch::Receiver<bool>) {
         let mut pins = guests.pins();
         let mut pauses = endless_backoff();
+        let mut client = None;
+        let mut failures: u32 = 0;
         loop {
             tokio::select! {
                 waited = pins.wait_for(|signers| !signers.is_empty()) => if waited.is_err() { return },
                 () = stopped(&mut shutdown) => return,
             }
-            match self.published(&guests, &router, &mut pins, &mut shutdown, || pauses = endless_backoff()).await {
+            let signers = pins.borrow_and_update().clone();
+            let launched = tokio::select! {
+                launched = self.launch(&mut client, &signers) => launched,
+                () = stopped(&mut shutdown) => return,
+            };
+            let ended = match launched {
+                Ok(service) => {
+                    failures = 0;
+                    pauses = endless_backoff();
+                    publish(service, &guests, &router, &mut pins, &mut shutdown).await
+                }
+                Err(e) => Ended::Broken(e),
+            };
+            match ended {
                 Ended::Shutdown => return,
-                Ended::NobodyPaired => tracing::info!("no signer is paired: the onion service is withdrawn"),
+                Ended::SignersChanged => {
+                    tracing::info!(signers = pins.borrow().len(), "the paired signers changed: published anew for them")
+                }
                 Ended::Broken(e) => {
+                    failures = failures.saturating_add(1);
+                    if failures >= REBUILD_AFTER {
+                        client = None;
+                    }
                     let pause = pauses.next().unwrap_or(BOOTSTRAP_MAX);
-                    tracing::warn!("{e}; starting anew in {} s", pause.as_secs());
+                    tracing::warn!("{e}; starting anew in {:.1} s", pause.as_secs_f32());
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = stopped(&mut shutdown) => return,
@@ -108,62 +131,25 @@ impl ArtiService {
         }
     }
 
-    async fn published(
-        &self,
-        guests: &Arc<Guests>,
-        router: &Router,
-        pins: &mut watch::Receiver<Signers>,
-        shutdown: &mut watch::Receiver<bool>,
-        mut works: impl FnMut(),
-    ) -> Ended {
-        let client = tokio::select! {
-            client = self.bootstrapped() => client,
-            () = stopped(shutdown) => return Ended::Shutdown,
+    /// A change of signers launches the service anew instead of reconfiguring it: Arti publishes a changed descriptor at most once a
+    /// minute, and a new link should not wait for that. Streams that are open stay open.
+    async fn launch(&self, client: &mut Option<Arc<Client>>, signers: &[PairedSigner]) -> Result<Launched, DoorError> {
+        let config = service_config(signers)?;
+        let client = match client {
+            Some(client) => client,
+            None => client.insert(self.bootstrapped().await?),
         };
-        let launched = client.and_then(|client| {
-            let signers = pins.borrow_and_update().clone();
-            let Some(config) = service_config(&signers)? else { return Ok(None) };
-            let Some((service, rendezvous)) = client.launch_onion_service(config).map_err(onion_error)? else { return Ok(None) };
-            let streams: BoxStream = Box::pin(handle_rend_requests(rendezvous));
-            Ok(Some((client, service, streams)))
-        });
-        // The client is kept: the service runs on its circuits.
-        let (_client, service, mut streams) = match launched {
-            Ok(Some(launched)) => launched,
-            Ok(None) => return Ended::NobodyPaired,
-            Err(e) => return Ended::Broken(e),
-        };
+        let launched = client.launch_onion_service(config).map_err(|e| onion_error(report(&e)))?;
+        let (service, rendezvous) = launched.ok_or_else(|| onion_error("Arti did not launch it"))?;
         tracing::info!("onion service launched");
-        loop {
-            tokio::select! {
-                stream = streams.next() => match stream {
-                    None => return Ended::Broken(DoorError::Onion("Tor ended the onion service".into())),
-                    Some(request) => {
-                        works();
-                        tokio::spawn(welcome(request, guests.clone(), router.clone(), shutdown.clone()));
-                    }
-                },
-                changed = pins.changed() => {
-                    if changed.is_err() {
-                        return Ended::Shutdown;
-                    }
-                    let signers = pins.borrow_and_update().clone();
-                    match reconfigure(&service, &signers) {
-                        Ok(true) => tracing::info!(signers = signers.len(), "the onion service is republished for the paired signers"),
-                        Ok(false) => return Ended::NobodyPaired,
-                        Err(e) => return Ended::Broken(e),
-                    }
-                }
-                () = stopped(shutdown) => return Ended::Shutdown,
-            }
-        }
+        Ok((service, Box::pin(handle_rend_requests(rendezvous))))
     }
 
     async fn bootstrapped(&self) -> Result<Arc<Client>, DoorError> {
         let client = TorClient::builder().config(self.config.clone()).create_unbootstrapped_async().await.map_err(onion_error)?;
         match tokio::time::timeout(BOOTSTRAP_MAX, client.bootstrap()).await {
             Ok(Ok(())) => Ok(client),
-            Ok(Err(e)) => Err(onion_error(e)),
+            Ok(Err(e)) => Err(onion_error(report(&e))),
             Err(_) => Err(DoorError::Onion(format!("Tor did not bootstrap within {} s", BOOTSTRAP_MAX.as_secs()))),
         }
     }
@@ -171,11 +157,25 @@ impl ArtiService {
 
 type BoxStream = Pin<Box<dyn Stream<Item = StreamRequest> + Send>>;
 
-/// Whether there is still somebody to be published for.
-fn reconfigure(service: &RunningOnionService, signers: &[PairedSigner]) -> Result<bool, DoorError> {
-    let Some(config) = service_config(signers)? else { return Ok(false) };
-    service.reconfigure(config, Reconfigure::AllOrNothing).map_err(onion_error)?;
-    Ok(true)
+async fn publish(
+    (service, mut streams): Launched,
+    guests: &Arc<Guests>,
+    router: &Router,
+    pins: &mut watch::Receiver<Signers>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Ended {
+    let ended = loop {
+        tokio::select! {
+            stream = streams.next() => match stream {
+                None => break Ended::Broken(onion_error("Tor ended it")),
+                Some(request) => drop(tokio::spawn(welcome(request, guests.clone(), router.clone(), shutdown.clone()))),
+            },
+            changed = pins.changed() => break if changed.is_ok() { Ended::SignersChanged } else { Ended::Shutdown },
+            () = stopped(shutdown) => break Ended::Shutdown,
+        }
+    };
+    drop(service);
+    ended
 }
 
 /// Takes a stream to our port in; a client that wants anything else loses its circuit.

@@ -32,12 +32,16 @@ pub enum CombineError {
     Changed,
 }
 
-fn check(psbt: &Psbt, cache: &mut SighashCache<&Transaction>, secp: &Secp256k1<VerifyOnly>, s: &InputSignature) -> Result<(), &'static str> {
+fn check(
+    psbt: &Psbt,
+    cache: &mut SighashCache<&Transaction>,
+    secp: &Secp256k1<VerifyOnly>,
+    s: &InputSignature,
+) -> Result<(), &'static str> {
     let index = usize::try_from(s.input).map_err(|_| "no such input")?;
     let input = psbt.inputs.get(index).ok_or("no such input")?;
-    let message = |cache: &mut SighashCache<&Transaction>, leaf| {
-        psbt.sighash_msg(index, cache, leaf).map_err(|_| "the input has no signature hash")
-    };
+    let message =
+        |cache: &mut SighashCache<&Transaction>, leaf| psbt.sighash_msg(index, cache, leaf).map_err(|_| "the input has no signature hash");
     match &s.place {
         SignaturePlace::Partial => {
             let key = PublicKey::from_slice(&s.public_key).map_err(|_| "not a public key")?;
@@ -56,7 +60,8 @@ fn check(psbt: &Psbt, cache: &mut SighashCache<&Transaction>, secp: &Secp256k1<V
         }
         SignaturePlace::TapKey => {
             let output = input.witness_utxo.as_ref().ok_or("not a Taproot input")?;
-            let program = output.script_pubkey.as_bytes().get(2..).filter(|_| output.script_pubkey.is_p2tr()).ok_or("not a Taproot input")?;
+            let program =
+                output.script_pubkey.as_bytes().get(2..).filter(|_| output.script_pubkey.is_p2tr()).ok_or("not a Taproot input")?;
             let key = XOnlyPublicKey::from_slice(program).map_err(|_| "not a public key")?;
             if s.public_key != key.serialize() {
                 return Err("not the output's key");

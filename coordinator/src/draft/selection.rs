@@ -44,7 +44,13 @@ fn candidate(wallet: &Wallet, coin: &Coin) -> Candidate {
 }
 
 /// Whether these coins pay, fee included.
-fn reaches(wallet: &Wallet, coins: &[Coin], payments: &[Payment], change: &OwnScript, rate: FeeRate) -> Result<Option<u64>, SelectionError> {
+fn reaches(
+    wallet: &Wallet,
+    coins: &[Coin],
+    payments: &[Payment],
+    change: &OwnScript,
+    rate: FeeRate,
+) -> Result<Option<u64>, SelectionError> {
     match settle(&Draft { wallet, coins, payments, change, rate, min_fee_sat: 0 }) {
         Ok(_) => Ok(None),
         Err(DraftError::Short { missing_sat }) => Ok(Some(missing_sat)),

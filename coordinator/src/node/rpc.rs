@@ -107,7 +107,8 @@ impl RpcNode {
 
     async fn exchange(&self, body: Vec<u8>) -> Result<Bytes, NodeError> {
         let stream = TcpStream::connect(&self.host).await.map_err(|e| self.unreachable(e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(e))?;
         tokio::spawn(connection);
         let authorization = self.authorization().await?;
         let request = Request::post("/")
@@ -149,7 +150,9 @@ fn decode<T: encode::Decodable>(method: &'static str, hex: &str) -> Result<T, No
 
 /// Bitcoin Core's words for a transaction that it has.
 fn is_known(reason: &str) -> bool {
-    ["txn-already-in-mempool", "txn-already-known", "already in utxo set", "already in block chain"].iter().any(|known| reason.contains(known))
+    ["txn-already-in-mempool", "txn-already-known", "already in utxo set", "already in block chain"]
+        .iter()
+        .any(|known| reason.contains(known))
 }
 
 #[async_trait]
@@ -226,10 +229,7 @@ impl Node for RpcNode {
         }
         // Our own fee caps and the signer's hold; the node's guess of what is absurd does not.
         let verdicts: Vec<Verdict> = self.call("testmempoolaccept", json!([[encode::serialize_hex(transaction)], 0])).await?;
-        let verdict = verdicts
-            .into_iter()
-            .next()
-            .ok_or(NodeError::Answer { method: "testmempoolaccept", problem: "no verdict".into() })?;
+        let verdict = verdicts.into_iter().next().ok_or(NodeError::Answer { method: "testmempoolaccept", problem: "no verdict".into() })?;
         let (reason, details) = (verdict.reason.unwrap_or_default(), verdict.details.unwrap_or_default());
         Ok(match verdict.allowed {
             Some(true) => Acceptance::Yes,
@@ -270,7 +270,9 @@ mod tests {
     #[test]
     fn only_plain_urls_with_a_port_name_a_node() {
         assert_eq!(endpoint("http://127.0.0.1:8332/").unwrap(), "127.0.0.1:8332");
-        for wrong in ["127.0.0.1:8332", "https://127.0.0.1:8332", "http://127.0.0.1", "http://u:p@127.0.0.1:8332", "http://:8332", "http://h:1/x"] {
+        for wrong in
+            ["127.0.0.1:8332", "https://127.0.0.1:8332", "http://127.0.0.1", "http://u:p@127.0.0.1:8332", "http://:8332", "http://h:1/x"]
+        {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
     }

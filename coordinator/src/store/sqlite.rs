@@ -65,7 +65,10 @@ impl SqliteStore {
     async fn claim_network(&self, network: Network) -> Stored<()> {
         let wanted = network.to_string();
         let mut tx = self.begin("network").await?;
-        sqlx::query("INSERT INTO meta (key, value) VALUES ('network', ?) ON CONFLICT (key) DO NOTHING").bind(&wanted).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO meta (key, value) VALUES ('network', ?) ON CONFLICT (key) DO NOTHING")
+            .bind(&wanted)
+            .execute(&mut *tx)
+            .await?;
         let (found,): (String,) = sqlx::query_as("SELECT value FROM meta WHERE key = 'network'").fetch_one(&mut *tx).await?;
         self.commit(tx, "network").await?;
         if found == wanted { Ok(()) } else { Err(StoreError::Network { found, wanted }) }

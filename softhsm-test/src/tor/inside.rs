@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Shape, TorNetwork, kill_by_pid_file, private_network_file, relay_name};
+use super::{OnionService, Shape, TorNetwork, kill_by_pid_file, private_network_file, relay_name};
 use crate::{process::start_bound, run::TempRun};
 
 /// Set for the inner run: the network's folder.
@@ -25,6 +25,14 @@ impl Inside {
     #[must_use]
     pub fn private_network_file(&self) -> PathBuf {
         private_network_file(&self.0)
+    }
+
+    /// As [`TorNetwork::onion_service`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn onion_service(&self, name: &str, target: &str, clients: &[String]) -> Result<OnionService> {
+        OnionService::start_inside(&self.0, name, target, clients)
     }
 
     /// Kills a relay for good. Only for a network of one's own.

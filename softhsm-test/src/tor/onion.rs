@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use super::{TorNetwork, tor_command, torrc};
 use crate::{
     process::Process,
+    run::TempRun,
     wait::{PATIENCE, wait_for},
 };
 
@@ -26,6 +27,20 @@ pub struct OnionService {
 impl OnionService {
     pub(super) fn start(network: &TorNetwork, name: &str, target: &str, clients: &[String]) -> Result<Self> {
         let folder = network.run.folder(&format!("tor/{name}"))?;
+        let command = network.namespace.enter(&tor_command(&folder)?)?;
+        Self::configure(&network.folder, &folder, target, clients)?;
+        Self::up(Process::start(&network.run, &format!("tor-{name}"), command)?, &folder)
+    }
+
+    /// From inside of the network's namespace.
+    pub(super) fn start_inside(network: &Path, name: &str, target: &str, clients: &[String]) -> Result<Self> {
+        let run = TempRun::new(name)?;
+        let folder = run.folder("service")?;
+        Self::configure(network, &folder, target, clients)?;
+        Self::up(Process::start(&run, &format!("tor-{name}"), tor_command(&folder)?)?, &folder)
+    }
+
+    fn configure(network: &Path, folder: &Path, target: &str, clients: &[String]) -> Result<()> {
         let service = folder.join("hs");
         let authorized = service.join("authorized_clients");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&authorized)?;
@@ -34,18 +49,20 @@ impl OnionService {
         }
         let text = format!(
             "{}HiddenServiceDir {}\nHiddenServicePort 443 {target}\n{}",
-            torrc::common(&folder),
+            torrc::common(folder),
             service.display(),
-            fs::read_to_string(network.folder.join("authorities.torrc"))?
+            fs::read_to_string(network.join("authorities.torrc"))?
         );
-        fs::write(folder.join("torrc"), text)?;
-        let command = network.namespace.enter(&tor_command(&folder)?)?;
-        let mut process = Process::start(&network.run, &format!("tor-{name}"), command)?;
+        Ok(fs::write(folder.join("torrc"), text)?)
+    }
+
+    fn up(mut process: Process, folder: &Path) -> Result<Self> {
+        let service = folder.join("hs");
         let address = wait_for("the onion address", PATIENCE, || {
             process.alive()?;
             Ok(fs::read_to_string(service.join("hostname")).ok().map(|text| text.trim().to_owned()).filter(|t| !t.is_empty()))
         })?;
-        Ok(Self { process, address, clients: authorized })
+        Ok(Self { process, address, clients: service.join("authorized_clients") })
     }
 
     /// `….onion`, without a port.

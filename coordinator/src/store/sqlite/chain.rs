@@ -22,7 +22,8 @@ const LIST_MAX: u32 = 1_000;
 const COIN: &str = "c.txid AS txid, c.vout AS vout, c.branch AS branch, c.idx AS idx, c.value_sat AS value_sat, c.coinbase AS coinbase, \
      c.height AS height, c.spend_first AS spend_first, s.public_key AS public_key, t.raw AS raw, \
      EXISTS (SELECT 1 FROM member m WHERE m.txid = c.txid) AS own_change";
-const COIN_FROM: &str = "FROM coin c JOIN tx t ON t.txid = c.txid LEFT JOIN script s ON s.wallet = c.wallet AND s.branch = c.branch AND s.idx = c.idx";
+const COIN_FROM: &str =
+    "FROM coin c JOIN tx t ON t.txid = c.txid LEFT JOIN script s ON s.wallet = c.wallet AND s.branch = c.branch AND s.idx = c.idx";
 
 /// The transaction without anything that a signature adds: its txid is what the signer and we know it by.
 fn unsigned_txid(transaction: &Transaction) -> Txid {
@@ -159,7 +160,9 @@ impl ChainStore for SqliteStore {
         let coins: Vec<(String, i64, i64)> =
             sqlx::query_as("SELECT txid, vout, present FROM coin WHERE height IS NULL").fetch_all(&self.read).await?;
         let spenders: Vec<(String,)> =
-            sqlx::query_as("SELECT DISTINCT spent_txid FROM coin WHERE spent_txid IS NOT NULL AND spent_height IS NULL").fetch_all(&self.read).await?;
+            sqlx::query_as("SELECT DISTINCT spent_txid FROM coin WHERE spent_txid IS NOT NULL AND spent_height IS NULL")
+                .fetch_all(&self.read)
+                .await?;
         let vanished: Vec<_> = coins.iter().filter(|(txid, _, present)| *present == 1 && gone_from(txid)).collect();
         let unspent: Vec<_> = spenders.iter().filter(|(txid,)| gone_from(txid)).collect();
         if vanished.is_empty() && unspent.is_empty() && effects.received.is_empty() && effects.spent.is_empty() {
@@ -167,10 +170,17 @@ impl ChainStore for SqliteStore {
         }
         let mut tx = self.begin("mempool").await?;
         for (txid, vout, _) in vanished {
-            sqlx::query("UPDATE coin SET present = 0 WHERE txid = ? AND vout = ? AND height IS NULL").bind(txid).bind(vout).execute(&mut *tx).await?;
+            sqlx::query("UPDATE coin SET present = 0 WHERE txid = ? AND vout = ? AND height IS NULL")
+                .bind(txid)
+                .bind(vout)
+                .execute(&mut *tx)
+                .await?;
         }
         for (txid,) in unspent {
-            sqlx::query("UPDATE coin SET spent_txid = NULL WHERE spent_txid = ? AND spent_height IS NULL").bind(txid).execute(&mut *tx).await?;
+            sqlx::query("UPDATE coin SET spent_txid = NULL WHERE spent_txid = ? AND spent_height IS NULL")
+                .bind(txid)
+                .execute(&mut *tx)
+                .await?;
         }
         keep(&mut tx, effects, None, at).await?;
         self.commit(tx, "mempool").await

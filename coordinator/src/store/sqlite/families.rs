@@ -149,8 +149,11 @@ impl FamilyStore for SqliteStore {
             return Ok(None);
         }
         for (order, _) in &member.pays {
-            let (bound,): (i64,) =
-                sqlx::query_as("SELECT COUNT(*) FROM orders WHERE id = ? AND family = ?").bind(order).bind(family).fetch_one(&mut *tx).await?;
+            let (bound,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM orders WHERE id = ? AND family = ?")
+                .bind(order)
+                .bind(family)
+                .fetch_one(&mut *tx)
+                .await?;
             if bound != 1 {
                 return Ok(None);
             }
@@ -214,7 +217,10 @@ impl FamilyStore for SqliteStore {
     }
 
     async fn member_outputs(&self, member: MemberId) -> Stored<Vec<(String, u32)>> {
-        let rows = sqlx::query("SELECT order_id, vout FROM member_output WHERE member = ? ORDER BY vout").bind(member).fetch_all(&self.read).await?;
+        let rows = sqlx::query("SELECT order_id, vout FROM member_output WHERE member = ? ORDER BY vout")
+            .bind(member)
+            .fetch_all(&self.read)
+            .await?;
         rows.iter().map(|r| Ok((r.try_get("order_id")?, row::unsigned(r, "member_output", "vout")?))).collect()
     }
 
@@ -287,7 +293,10 @@ impl FamilyStore for SqliteStore {
 
     async fn member_refused(&self, member: MemberId, blocked: &Blocked, at: i64) -> Stored<()> {
         let mut tx = self.begin("refuse").await?;
-        sqlx::query("UPDATE member SET state = 'refused' WHERE id = ? AND state IN ('built', 'signing')").bind(member).execute(&mut *tx).await?;
+        sqlx::query("UPDATE member SET state = 'refused' WHERE id = ? AND state IN ('built', 'signing')")
+            .bind(member)
+            .execute(&mut *tx)
+            .await?;
         let (alone,): (i64,) =
             sqlx::query_as("SELECT COUNT(*) FROM member_output WHERE member = ?").bind(member).fetch_one(&mut *tx).await?;
         if alone == 1 {
@@ -328,12 +337,10 @@ impl FamilyStore for SqliteStore {
         }
         sqlx::query("UPDATE family SET state = 'refused', settled_at = ? WHERE id = ?").bind(at).bind(family).execute(&mut *tx).await?;
         sqlx::query("UPDATE orders SET state = 'refused', changed_at = ? WHERE family = ?").bind(at).bind(family).execute(&mut *tx).await?;
-        sqlx::query(
-            "UPDATE coin SET spend_first = 1 WHERE (txid, vout) IN (SELECT anchor_txid, anchor_vout FROM family WHERE id = ?)",
-        )
-        .bind(family)
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query("UPDATE coin SET spend_first = 1 WHERE (txid, vout) IN (SELECT anchor_txid, anchor_vout FROM family WHERE id = ?)")
+            .bind(family)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("UPDATE coin SET reserved_by = NULL WHERE reserved_by = ?").bind(family).execute(&mut *tx).await?;
         sqlx::query("DELETE FROM signer_request WHERE reply IS NULL AND handed = 0 AND member IN (SELECT id FROM member WHERE family = ?)")
             .bind(family)
@@ -356,9 +363,7 @@ impl FamilyStore for SqliteStore {
         let Some(txid) = row::parsed_or_none(&found, "coin", "spent_txid")? else { return Ok(AnchorSpent::Not) };
         Ok(match row::unsigned_or_none(&found, "coin", "spent_height")? {
             None => AnchorSpent::Mempool(txid),
-            Some(height) => {
-                AnchorSpent::Block { txid, height, member: found.try_get("member")?, family: found.try_get("member_family")? }
-            }
+            Some(height) => AnchorSpent::Block { txid, height, member: found.try_get("member")?, family: found.try_get("member_family")? },
         })
     }
 
@@ -416,7 +421,10 @@ impl FamilyStore for SqliteStore {
             .await?;
         }
         // Coins that the buried transaction did not take are free again.
-        sqlx::query("UPDATE coin SET reserved_by = NULL WHERE reserved_by = ? AND spent_txid IS NULL").bind(family).execute(&mut *tx).await?;
+        sqlx::query("UPDATE coin SET reserved_by = NULL WHERE reserved_by = ? AND spent_txid IS NULL")
+            .bind(family)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("DELETE FROM signer_request WHERE reply IS NULL AND handed = 0 AND member IN (SELECT id FROM member WHERE family = ?)")
             .bind(family)
             .execute(&mut *tx)
@@ -446,7 +454,14 @@ impl FamilyStore for SqliteStore {
     async fn stops(&self) -> Stored<Vec<WalletStop>> {
         let rows = sqlx::query("SELECT wallet, code, message, at FROM wallet_stop ORDER BY wallet").fetch_all(&self.read).await?;
         rows.iter()
-            .map(|r| Ok(WalletStop { wallet: r.try_get("wallet")?, code: r.try_get("code")?, message: r.try_get("message")?, at: r.try_get("at")? }))
+            .map(|r| {
+                Ok(WalletStop {
+                    wallet: r.try_get("wallet")?,
+                    code: r.try_get("code")?,
+                    message: r.try_get("message")?,
+                    at: r.try_get("at")?,
+                })
+            })
             .collect()
     }
 }

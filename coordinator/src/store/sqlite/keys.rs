@@ -34,7 +34,11 @@ impl KeyStore for SqliteStore {
 
     async fn revoke_key(&self, id: &str, at: i64) -> Stored<bool> {
         let mut tx = self.begin("revoke_key").await?;
-        let gone = sqlx::query("UPDATE api_key SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL").bind(at).bind(id).execute(&mut *tx).await?;
+        let gone = sqlx::query("UPDATE api_key SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+            .bind(at)
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
         self.commit(tx, "revoke_key").await?;
         Ok(gone.rows_affected() == 1)
     }

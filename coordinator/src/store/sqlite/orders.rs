@@ -5,7 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{
     super::{
-        ApprovalLimit, Blocked, NewOrder, Order, OrderChange, OrderCreation, OrderFilter, OrderState, OrderStore, PaymentPlace, Person, Stored,
+        ApprovalLimit, Blocked, NewOrder, Order, OrderChange, OrderCreation, OrderFilter, OrderState, OrderStore, PaymentPlace, Person,
+        Stored,
     },
     SqliteStore, Tx,
     row::{self, ORDER, sat},
@@ -91,7 +92,8 @@ impl OrderStore for SqliteStore {
     }
 
     async fn order(&self, id: &str) -> Stored<Option<Order>> {
-        let found = sqlx::query(AssertSqlSafe(format!("SELECT {ORDER} FROM orders WHERE id = ?"))).bind(id).fetch_optional(&self.read).await?;
+        let found =
+            sqlx::query(AssertSqlSafe(format!("SELECT {ORDER} FROM orders WHERE id = ?"))).bind(id).fetch_optional(&self.read).await?;
         found.as_ref().map(row::order).transpose()
     }
 

@@ -155,13 +155,14 @@ impl SignerStore for SqliteStore {
 
     async fn reply(&self, id: &str, signer: &str, reply: &[u8], at: i64) -> Stored<bool> {
         let mut tx = self.begin("reply").await?;
-        let kept = sqlx::query("UPDATE signer_request SET reply = ?, replied_at = ? WHERE id = ? AND signer = ? AND reply IS NULL AND handed > 0")
-            .bind(reply)
-            .bind(at)
-            .bind(id)
-            .bind(signer)
-            .execute(&mut *tx)
-            .await?;
+        let kept =
+            sqlx::query("UPDATE signer_request SET reply = ?, replied_at = ? WHERE id = ? AND signer = ? AND reply IS NULL AND handed > 0")
+                .bind(reply)
+                .bind(at)
+                .bind(id)
+                .bind(signer)
+                .execute(&mut *tx)
+                .await?;
         self.commit(tx, "reply").await?;
         Ok(kept.rows_affected() == 1)
     }
@@ -175,7 +176,10 @@ impl SignerStore for SqliteStore {
     }
 
     async fn member_requests(&self, member: MemberId) -> Stored<Vec<RequestRow>> {
-        let rows = sqlx::query("SELECT * FROM signer_request WHERE member = ? ORDER BY created_at, rowid").bind(member).fetch_all(&self.read).await?;
+        let rows = sqlx::query("SELECT * FROM signer_request WHERE member = ? ORDER BY created_at, rowid")
+            .bind(member)
+            .fetch_all(&self.read)
+            .await?;
         rows.iter().map(row::request).collect()
     }
 
@@ -204,13 +208,15 @@ impl SignerStore for SqliteStore {
         match &effect {
             ReplyEffect::Signed(body) => {
                 if let Some(member) = known.member {
-                    sqlx::query("INSERT INTO signature (member, signer, body, at) VALUES (?, ?, ?, ?) ON CONFLICT (member, signer) DO NOTHING")
-                        .bind(member)
-                        .bind(&known.signer)
-                        .bind(body)
-                        .bind(at)
-                        .execute(&mut *tx)
-                        .await?;
+                    sqlx::query(
+                        "INSERT INTO signature (member, signer, body, at) VALUES (?, ?, ?, ?) ON CONFLICT (member, signer) DO NOTHING",
+                    )
+                    .bind(member)
+                    .bind(&known.signer)
+                    .bind(body)
+                    .bind(at)
+                    .execute(&mut *tx)
+                    .await?;
                 }
             }
             ReplyEffect::Again { next, .. } => insert_request(&mut tx, next, at).await?,
@@ -243,7 +249,12 @@ impl SignerStore for SqliteStore {
 
     async fn heartbeat(&self, signer: &str, json: &str, at: i64) -> Stored<()> {
         let mut tx = self.begin("heartbeat").await?;
-        sqlx::query("UPDATE signer SET heartbeat = ?, heartbeat_at = ? WHERE name = ?").bind(json).bind(at).bind(signer).execute(&mut *tx).await?;
+        sqlx::query("UPDATE signer SET heartbeat = ?, heartbeat_at = ? WHERE name = ?")
+            .bind(json)
+            .bind(at)
+            .bind(signer)
+            .execute(&mut *tx)
+            .await?;
         self.commit(tx, "heartbeat").await
     }
 }
