@@ -22,6 +22,7 @@ pub mod port;
 pub mod process;
 pub mod program;
 pub mod run;
+pub mod site;
 pub mod socket;
 pub mod spend;
 pub mod token;

@@ -318,6 +318,12 @@ impl Vault {
         Ok(self.connect()?.status()?.identity.parse()?)
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
     /// The people who sign commands.
     #[must_use]
     pub fn managers(&self) -> &Managers {
