@@ -119,32 +119,36 @@ impl VaultPlan {
     /// # Errors
     /// When a step fails; says which.
     pub fn start(self, run: &TempRun) -> Result<Vault> {
+        let mut vault = self.prepare(run)?;
+        vault.open()?;
+        Ok(vault)
+    }
+
+    /// The same without starting the signer: for wallets whose scripts hold keys of others (see [`Vault::set_script`]).
+    ///
+    /// # Errors
+    /// When a step fails; says which.
+    pub fn prepare(self, run: &TempRun) -> Result<Vault> {
         let token = Token::new(run, &self.name)?;
         let folder = run.folder(&self.name)?;
-        let config = folder.join("signer.toml");
-        let socket = folder.join("signer.sock");
         let mut vault = Vault {
             run: run.clone(),
             token,
-            config,
-            socket,
+            config: folder.join("signer.toml"),
+            socket: folder.join("signer.sock"),
             state: folder.join("state"),
+            tables: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             signer: None,
             plan: self,
         };
-        vault.write_config("")?;
+        vault.write_config()?;
         vault.postern(&["init"])?;
-        let mut tables = String::new();
-        for wallet in vault.plan.wallets.clone() {
-            let table = vault.make_wallet(&wallet)?;
-            let _ = writeln!(tables, "{table}{}", wallet.extra);
+        for WalletPlan { name, kind, script, .. } in vault.plan.wallets.clone() {
+            let table = vault.postern(&["wallet", "new", &name, "--keystore", "hsm", "--kind", kind, "--script", &script])?;
+            vault.tables.insert(name, table);
         }
-        vault.write_config(&tables)?;
-        vault.launch()?;
-        for WalletInfo { name, descriptor, .. } in vault.wallets()? {
-            vault.descriptors.insert(name, descriptor);
-        }
+        vault.write_config()?;
         Ok(vault)
     }
 }
@@ -157,13 +161,15 @@ pub struct Vault {
     config: PathBuf,
     socket: PathBuf,
     state: PathBuf,
+    /// What `postern wallet new` printed.
+    tables: BTreeMap<String, String>,
     descriptors: BTreeMap<String, String>,
     signer: Option<Process>,
     plan: VaultPlan,
 }
 
 impl Vault {
-    fn write_config(&self, wallets: &str) -> Result<()> {
+    fn write_config(&self) -> Result<()> {
         let VaultPlan { name, limits, disclose, anchor, frame_max, managers, .. } = &self.plan;
         let disclose = if *disclose { "full" } else { "codes" };
         let mut text = format!(
@@ -181,13 +187,54 @@ impl Vault {
         let _ = writeln!(text, "[keystore.hsm]\nkind = \"pkcs11\"\nmodule = {:?}", self.token.module());
         let _ =
             writeln!(text, "token = {{ label = \"{label}\", serial = \"{serial}\" }}\npin = {{ file = {:?} }}\n", self.token.pin_file());
-        let _ = writeln!(text, "{wallets}\n{}", managers.toml());
+        for wallet in &self.plan.wallets {
+            if let Some(table) = self.tables.get(&wallet.name) {
+                let _ = writeln!(text, "{table}{}", wallet.extra);
+            }
+        }
+        text.push_str(&managers.toml());
         std::fs::write(&self.config, text).with_context(|| format!("cannot write {}", self.config.display()))
     }
 
-    fn make_wallet(&self, wallet: &WalletPlan) -> Result<String> {
-        let WalletPlan { name, kind, script, .. } = wallet;
-        self.postern(&["wallet", "new", name, "--keystore", "hsm", "--kind", kind, "--script", script])
+    /// Starts the signer for the first time.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn open(&mut self) -> Result<()> {
+        self.launch()?;
+        for WalletInfo { name, descriptor, .. } in self.wallets()? {
+            self.descriptors.insert(name, descriptor);
+        }
+        Ok(())
+    }
+
+    /// The signer's own key of a `seed` wallet, with its origin: what the other signers of a multisig wallet need.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn own_key(&self, wallet: &str) -> Result<String> {
+        let table = self.tables.get(wallet).with_context(|| format!("no wallet `{wallet}`"))?;
+        let descriptor = table.lines().find_map(|l| l.strip_prefix("descriptor = \"")).context("a table without a descriptor")?;
+        let start = descriptor.find('[').context("no origin")?;
+        let key = descriptor.get(start..).unwrap_or_default();
+        let end = key.find("/<").or_else(|| key.find(')')).context("no end of the key")?;
+        Ok(key.get(..end).unwrap_or_default().to_owned())
+    }
+
+    /// Gives a prepared wallet another script around the same key.
+    ///
+    /// # Errors
+    /// When the script is not accepted.
+    pub fn set_script(&mut self, wallet: &str, script: &str) -> Result<()> {
+        let plan = self.plan.wallets.iter().find(|w| w.name == wallet).with_context(|| format!("no wallet `{wallet}`"))?;
+        let (name, kind) = (plan.name.clone(), plan.kind);
+        // Keys are made once; the table must not be there twice.
+        self.tables.remove(&name);
+        self.write_config()?;
+        let arguments = ["wallet", "new", &name, "--keystore", "hsm", "--kind", kind, "--script", script, "--existing"];
+        let table = self.postern(&arguments)?;
+        self.tables.insert(name, table);
+        self.write_config()
     }
 
     /// Runs `postern ARGUMENTS --config …`, and gives what it wrote.

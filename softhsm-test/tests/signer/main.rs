@@ -5,5 +5,6 @@ mod coins;
 mod commands;
 mod interruptions;
 mod limits;
+mod multisig;
 mod refusals;
 mod scripts;

@@ -21,6 +21,8 @@ const ELSEWHERE: &[(RefusalCode, &str)] = &[
     (RefusalCode::Busy, "signer/src/daemon/server/tests.rs"),
     (RefusalCode::ShuttingDown, "signer/src/daemon/server/tests.rs"),
     (RefusalCode::PsbtTooLarge, "signer/src/analysis/tests.rs"),
+    (RefusalCode::KeyMismatch, "signer/tests/keystore/hsm.rs"),
+    (RefusalCode::KeyMissing, "signer/tests/keystore/hsm.rs"),
     (RefusalCode::LedgerUnavailable, "signer/src/ledger/tests/charging.rs"),
     (RefusalCode::LedgerStale, "signer/src/ledger/tests/anchored.rs"),
 ];
@@ -31,7 +33,8 @@ fn every_refusal_code_is_asked_for_here_or_tested_where_it_is_said() {
     let mut forgotten = Vec::new();
     for code in RefusalCode::ALL {
         let name = format!("{code:?}");
-        let mentions = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
+        let mentions =
+            |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == name) || text.contains(&format!("\"{code}\""));
         let elsewhere = ELSEWHERE.iter().filter(|(c, _)| c == code);
         let texts: Vec<String> = elsewhere.map(|(_, file)| std::fs::read_to_string(workspace.join(file)).unwrap()).collect();
         if !HERE.iter().any(|text| mentions(text)) && !texts.iter().any(|text| mentions(text)) {
