@@ -157,7 +157,8 @@ impl Site {
         let _ = writeln!(text, "[bitcoind]\nurl = \"{}\"\ncookie = {:?}\nstart_height = 1\n", self.bitcoind.url(), self.bitcoind.cookie());
         for vault in &self.vaults {
             for wallet in vault.wallets()? {
-                let _ = writeln!(text, "[wallet.{}]\nsigners = [\"{}\"]\ndescriptor = \"{}\"", wallet.name, vault.name(), wallet.descriptor);
+                let _ =
+                    writeln!(text, "[wallet.{}]\nsigners = [\"{}\"]\ndescriptor = \"{}\"", wallet.name, vault.name(), wallet.descriptor);
                 let _ = writeln!(text, "{}\n", plan.wallet_lines);
             }
         }
@@ -289,8 +290,16 @@ impl Site {
         self.run.path()
     }
 
-    fn api_socket(&self) -> PathBuf {
+    /// Where the coordinator's API listens.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
         self.folder.join("api.sock")
+    }
+
+    /// The shop's API key.
+    #[must_use]
+    pub fn shop_key(&self) -> &str {
+        &self.shop
     }
 
     /// The API as the shop uses it: creates and reads.

@@ -1,9 +1,10 @@
-//! `cargo xtask`: set a machine up, test, bench. These are the project's only scripts; `.ci/run` and people call the same.
+//! `cargo xtask`: set a machine up, demo, test, bench. These are the project's only scripts; `.ci/run` and people call the same.
 
 mod bench;
 mod bitcoin_core;
 mod cargo;
 mod child;
+mod demo;
 mod measurement;
 mod packages;
 mod say;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Task {
     /// Installs what is missing with the system's package manager and builds bitcoind when none is on PATH.
     Setup(setup::Setup),
+    /// Shows the main job on real parts, told as it happens.
+    Demo(demo::Demo),
     /// Proves it all: formatting, lints, then every test on real parts.
     Test(test::Test),
     /// Measures, prints a table and keeps it as JSON under target/bench.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     child::watch_for_interrupts();
     let result = match &arguments.command {
         Task::Setup(arguments) => setup::run(arguments),
+        Task::Demo(arguments) => demo::run(arguments),
         Task::Test(arguments) => test::run(arguments),
         Task::Bench(arguments) => bench::run(arguments),
     };
