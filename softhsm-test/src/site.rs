@@ -344,9 +344,11 @@ impl Site {
     /// # Errors
     /// When it does not answer.
     pub fn available_sat(&self, wallet: &str) -> Result<u64> {
-        let reply = self.shop().get(&format!("/v1/wallets/{wallet}/balance"))?;
-        ensure!(reply.status == 200, "no balance: {reply}");
-        reply.body["available_sat"].as_u64().with_context(|| format!("no balance in {reply}"))
+        let reply = self.shop().get("/v1/wallets")?;
+        ensure!(reply.status == 200, "no wallets: {reply}");
+        let wallets = reply.body["wallets"].as_array();
+        let named = wallets.into_iter().flatten().find(|entry| entry["name"] == wallet);
+        named.and_then(|entry| entry["balance"]["available_sat"].as_u64()).with_context(|| format!("no balance of {wallet} in {reply}"))
     }
 
     /// Orders a payment; gives the order's id.
