@@ -17,7 +17,7 @@ mod scope;
 
 pub use bucket::{Bucket, Fit};
 pub use decide::{Authorized, PolicyState, decide};
-pub use kin::{FAMILIES_MAX, Family, Kin, MEMBERS_MAX, Membership, RIVALS_MAX, Repeat};
+pub use kin::{FAMILIES_MAX, Family, Kin, MEMBERS_MAX, Membership, Repeat};
 pub(crate) use scope::rate_name;
 pub use scope::{RateError, ScopeState, Scopes, check_rates};
 

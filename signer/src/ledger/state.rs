@@ -36,9 +36,6 @@ pub(super) struct State {
     pub(super) charged_sat: u64,
     pub(super) transactions: u64,
     pub(super) commands: u64,
-    /// Families founded before this entry take no more members: the anchor could not prove that this ledger knows all
-    /// their rivals.
-    pub(super) closed_to: u64,
     pub(super) scopes: Scopes,
     /// By wallet and branch.
     pub(super) last_used: BTreeMap<String, BTreeMap<u32, u32>>,
@@ -46,13 +43,13 @@ pub(super) struct State {
 
 impl State {
     /// What an entry changes. The one place, for the running signer and for `verify`.
-    pub(super) fn apply(&mut self, seq: u64, entry: &Entry) {
+    pub(super) fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Created(identity) => {
                 self.identity = *identity;
                 self.fresh = true;
             }
-            Entry::Started(start) => self.start(seq, start),
+            Entry::Started(start) => self.start(start),
             Entry::Stopped(at_ms) => self.scopes.iter_mut().for_each(|scope| scope.refill(*at_ms)),
             Entry::Charged(charge) => self.charge(charge),
             Entry::Signed(..) => {}
@@ -67,7 +64,7 @@ impl State {
         }
     }
 
-    fn start(&mut self, seq: u64, start: &StartEntry) {
+    fn start(&mut self, start: &StartEntry) {
         self.burn(start.burnt_sat);
         self.scopes.raise = if start.raise_by_command { Raise::Command } else { Raise::Config };
         for limits in &start.limits {
@@ -77,9 +74,6 @@ impl State {
             scope.allowance_sat = limits.allowance_sat;
         }
         let keep = start.proven || self.fresh;
-        if start.anchored && !keep {
-            self.closed_to = seq;
-        }
         self.scopes.iter_mut().for_each(|scope| scope.restart(keep));
         self.anchored = start.anchored.then(|| start.anchor.clone());
         self.fresh = false;

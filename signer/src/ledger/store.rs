@@ -77,7 +77,7 @@ pub(super) fn append(db: &Connection, head: Head, entry: &Entry, state: &mut Sta
         hash
     ])?;
     tables::derive(db, seq, entry)?;
-    state.apply(seq, entry);
+    state.apply(entry);
     Ok(Head { seq, hash })
 }
 

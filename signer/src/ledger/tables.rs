@@ -1,9 +1,9 @@
-//! The tables that are derived from the journal: who spends which outpoint, and the small state. One place writes them, for the
+//! The tables that are derived from the journal: charges, families, serials, and the small state. One place writes them, for the
 //! running signer and for `verify`.
 
 use std::collections::BTreeSet;
 
-use bitcoin::{OutPoint, hashes::Hash as _};
+use bitcoin::hashes::Hash as _;
 use minicbor::{Decode, Encode};
 use postern_protocol::{canonical, command::Rate};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -16,20 +16,20 @@ use super::{
 use crate::{
     analysis::SpendPlan,
     policy::{
-        Bucket, FAMILIES_MAX, Family, Kin, RIVALS_MAX, Repeat, ScopeState, Scopes,
+        Bucket, FAMILIES_MAX, Family, Kin, Repeat, ScopeState, Scopes,
         rules::{Limits, Raise},
     },
 };
 
-/// The journal can only grow. A founder's row in `spends` carries its family.
+/// The journal can only grow.
 pub(super) const SCHEMA: &str = "
 CREATE TABLE journal (seq INTEGER PRIMARY KEY, prev_hash BLOB NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
 CREATE TRIGGER journal_is_never_changed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is never changed'); END;
 CREATE TRIGGER journal_is_never_cut BEFORE DELETE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is never cut'); END;
 CREATE TABLE charges (txid BLOB NOT NULL, wallet TEXT NOT NULL, charge INTEGER NOT NULL, outflow_sat INTEGER NOT NULL,
     PRIMARY KEY (txid, wallet)) STRICT, WITHOUT ROWID;
-CREATE TABLE spends (outpoint BLOB NOT NULL, charge INTEGER NOT NULL, wallet TEXT, family_sat INTEGER, members INTEGER, leader INTEGER,
-    PRIMARY KEY (outpoint, charge)) STRICT, WITHOUT ROWID;
+CREATE TABLE families (outpoint BLOB NOT NULL, wallet TEXT NOT NULL, founder INTEGER NOT NULL, charge_sat INTEGER NOT NULL,
+    members INTEGER NOT NULL, leader INTEGER NOT NULL, PRIMARY KEY (outpoint, wallet, founder)) STRICT, WITHOUT ROWID;
 CREATE TABLE signatures (charge INTEGER PRIMARY KEY, entry INTEGER NOT NULL) STRICT;
 CREATE TABLE commands (serial BLOB PRIMARY KEY, entry INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE scopes (wallet TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -39,7 +39,7 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 0), body BLOB NOT NULL) S
 /// The derived tables, each with the columns that `verify` compares, in the order of the primary key.
 pub(super) const DERIVED: &[(&str, &str)] = &[
     ("charges", "SELECT txid, wallet, charge, outflow_sat FROM charges ORDER BY txid, wallet"),
-    ("spends", "SELECT outpoint, charge, wallet, family_sat, members, leader FROM spends ORDER BY outpoint, charge"),
+    ("families", "SELECT outpoint, wallet, founder, charge_sat, members, leader FROM families ORDER BY outpoint, wallet, founder"),
     ("signatures", "SELECT charge, entry FROM signatures ORDER BY charge"),
     ("commands", "SELECT serial, entry FROM commands ORDER BY serial"),
     ("scopes", "SELECT wallet, body FROM scopes ORDER BY wallet"),
@@ -72,48 +72,33 @@ pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), Led
 }
 
 fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), LedgerError> {
-    let damaged = || LedgerError::Damaged { seq, what: "its family's outpoint is not one of its inputs".into() };
+    let damaged = |what: String| LedgerError::Damaged { seq, what };
     db.prepare_cached("INSERT INTO charges VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET charge = ?3, outflow_sat = ?4")?
         .execute(params![charge.txid, charge.wallet, sql(seq), sql(charge.outflow_sat)])?;
-    {
-        let mut insert = db.prepare_cached("INSERT INTO spends (outpoint, charge) VALUES (?1, ?2)")?;
-        let founded = match charge.family {
-            FamilyEntry::Founds(input) => Some(charge.outpoint(input).ok_or_else(damaged)?),
-            FamilyEntry::Joins(..) => None,
-        };
-        for outpoint in charge.outpoints.chunks_exact(super::entry::OUTPOINT_LEN).filter(|o| Some(*o) != founded) {
-            insert.execute(params![outpoint, sql(seq)])?;
-        }
-        if let Some(outpoint) = founded {
-            db.prepare_cached("INSERT INTO spends VALUES (?1, ?2, ?3, ?4, 1, ?2)")?.execute(params![
-                outpoint,
-                sql(seq),
-                charge.wallet,
-                sql(charge.outflow_sat)
-            ])?;
-        }
-    }
-    if let FamilyEntry::Joins(founder, input) = charge.family {
-        let outpoint = charge.outpoint(input).ok_or_else(damaged)?;
-        let changed = db
+    let (FamilyEntry::Founds(input) | FamilyEntry::Joins(_, input)) = charge.family;
+    let outpoint = charge.outpoint(input).ok_or_else(|| damaged("its family's outpoint is not one of its inputs".into()))?;
+    let changed = match charge.family {
+        FamilyEntry::Founds(_) => db.prepare_cached("INSERT INTO families VALUES (?1, ?2, ?3, ?4, 1, ?3)")?.execute(params![
+            outpoint,
+            charge.wallet,
+            sql(seq),
+            sql(charge.outflow_sat)
+        ])?,
+        FamilyEntry::Joins(founder, _) => db
             .prepare_cached(
-                "UPDATE spends SET members = members + 1, leader = iif(?3 > family_sat, ?4, leader), family_sat = max(family_sat, ?3)
-                 WHERE outpoint = ?1 AND charge = ?2 AND wallet = ?5 AND family_sat IS NOT NULL",
+                "UPDATE families SET members = members + 1, leader = iif(?4 > charge_sat, ?5, leader), charge_sat = max(charge_sat, ?4)
+                 WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3",
             )?
-            .execute(params![outpoint, sql(founder), sql(charge.outflow_sat), sql(seq), charge.wallet])?;
-        if changed != 1 {
-            return Err(LedgerError::Damaged { seq, what: format!("it joins family {founder}, which there is not") });
-        }
-    }
-    Ok(())
+            .execute(params![outpoint, charge.wallet, sql(founder), sql(charge.outflow_sat), sql(seq)])?,
+    };
+    if changed == 1 { Ok(()) } else { Err(damaged("it joins a family that there is not".into())) }
 }
 
 /// What the ledger knows of earlier transactions that spend what this one spends.
-pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<Kin, LedgerError> {
-    let txid = plan.unsigned_txid().to_byte_array();
+pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError> {
     let mut kin = Kin::default();
     let mut same = db.prepare_cached("SELECT wallet, charge, outflow_sat FROM charges WHERE txid = ?1")?;
-    let mut rows = same.query(params![txid])?;
+    let mut rows = same.query(params![plan.unsigned_txid().to_byte_array()])?;
     while let Some(row) = rows.next()? {
         if row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)? == plan.wallet() {
             kin.repeat = Some(Repeat { charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) });
@@ -125,13 +110,11 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<K
         return Ok(kin);
     }
     let mut found: Vec<(Family, u64)> = Vec::new();
-    // The plus keeps SQLite from planning the statement anew for each value.
     let mut families = db.prepare_cached(
-        "SELECT charge, family_sat, members, leader FROM spends WHERE outpoint = ?1 AND wallet = ?2 AND +charge > ?3
-         ORDER BY family_sat DESC, charge",
+        "SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2 ORDER BY charge_sat DESC, founder",
     )?;
     for input in plan.inputs() {
-        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet(), sql(closed_to)])?;
+        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet()])?;
         for _ in 0..FAMILIES_MAX {
             let Some(row) = rows.next()? else { break };
             let family = Family {
@@ -139,40 +122,18 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan, closed_to: u64) -> Result<K
                 outpoint: input.outpoint,
                 charge_sat: number(row.get(1)?),
                 members: number(row.get(2)?),
-                rivals: None,
+                leader_spends: Vec::new(),
             };
             found.push((family, number(row.get(3)?)));
         }
     }
     found.sort_by_key(|(family, _)| std::cmp::Reverse(family.charge_sat));
     found.truncate(FAMILIES_MAX);
-    let spends: BTreeSet<OutPoint> = match found.is_empty() {
-        true => BTreeSet::new(),
-        false => plan.transaction().input.iter().map(|i| i.previous_output).collect(),
-    };
     for (mut family, leader) in found {
-        family.rivals = rivals(db, leader, &spends)?;
+        family.leader_spends = charge(db, leader)?.outpoints().collect();
         kin.families.push(family);
     }
     Ok(kin)
-}
-
-/// The inputs of each charge, other than the leader, that spends an outpoint of the leader's which is not in `spends`.
-fn rivals(db: &Connection, leader: u64, spends: &BTreeSet<OutPoint>) -> Result<Option<Vec<Vec<OutPoint>>>, LedgerError> {
-    let mut seen = BTreeSet::new();
-    let mut statement = db.prepare_cached("SELECT charge FROM spends WHERE outpoint = ?1 AND +charge <> ?2")?;
-    for outpoint in charge(db, leader)?.outpoints().filter(|o| !spends.contains(o)) {
-        let mut rows = statement.query(params![to_bytes(&outpoint), sql(leader)])?;
-        while let Some(row) = rows.next()?
-            && seen.len() <= RIVALS_MAX
-        {
-            seen.insert(number(row.get(0)?));
-        }
-        if seen.len() > RIVALS_MAX {
-            return Ok(None);
-        }
-    }
-    seen.into_iter().map(|seq| Ok(charge(db, seq)?.outpoints().collect())).collect::<Result<_, _>>().map(Some)
 }
 
 /// A charge from the journal.
@@ -233,7 +194,6 @@ pub(super) fn load(db: &Connection) -> Result<State, LedgerError> {
         charged_sat: row.charged_sat,
         transactions: row.transactions,
         commands: row.commands,
-        closed_to: row.closed_to,
         scopes: Scopes { raise: if row.raise_by_command { Raise::Command } else { Raise::Config }, ..Scopes::default() },
         ..State::default()
     };
@@ -271,8 +231,6 @@ struct StateRow {
     commands: u64,
     #[n(6)]
     raise_by_command: bool,
-    #[n(7)]
-    closed_to: u64,
 }
 
 impl StateRow {
@@ -285,7 +243,6 @@ impl StateRow {
             transactions: state.transactions,
             commands: state.commands,
             raise_by_command: state.scopes.raise == Raise::Command,
-            closed_to: state.closed_to,
         }
     }
 }

@@ -230,7 +230,7 @@ impl Writer {
     /// Decides one charge and writes it; it counts once the transaction is synced.
     fn charge(&mut self, plan: &Arc<SpendPlan>, now: Uptime) -> Result<Result<Charged, Refusal>, LedgerError> {
         let now = self.clamp(now);
-        let kin = tables::kin(&self.store.db, plan, self.store.state.closed_to)?;
+        let kin = tables::kin(&self.store.db, plan)?;
         let state = PolicyState { rules: &self.rules, scopes: &self.store.state.scopes, kin: &kin };
         let authorized = match decide(&state, plan, now) {
             Ok(authorized) => authorized,

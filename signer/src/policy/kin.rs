@@ -1,12 +1,15 @@
 //! What was charged before and spends the same coins.
 //!
 //! A *family* belongs to one outpoint of one wallet: every member spends it, so at most one member can confirm, and the
-//! family is charged the maximum over its members. That alone bounds what can confirm in all. It does not bound how fast:
-//! let A spend coins 1 and 2, and B coins 2 and 3. Both are charged, only one can confirm. If C, which spends coin 1 alone,
-//! now rode for free on A's charge, B and C could confirm together, and money would leave that no rate saw in this hour.
-//! So a transaction joins a family only when everything that excludes the family's leader (the member with the
-//! largest outflow) excludes the new one too. Then whatever can confirm beside the new one could have confirmed beside the
-//! leader, and what could leave grows by no more than the increase.
+//! family is charged the maximum over its members. That bounds what can confirm in all. It does not yet bound how fast.
+//! Let A spend coins 1 and 2, and B coins 2 and 3. Both are charged, one can confirm. If C, which spends coin 1 alone, now rode
+//! for free on A's charge, then B and C could confirm together, and money would leave that no rate has seen.
+//!
+//! So a transaction joins a family only when it spends every coin that the family's leader spends (the leader is the
+//! member with the largest outflow). Then whatever can confirm beside the new one could have confirmed beside the
+//! leader, so what can leave grows by no more than the increase, and that is charged. A fee bump that keeps its coins, and
+//! perhaps adds some, always joins. This needs no knowledge of other transactions: it holds even for a ledger that was put back
+//! from an old copy and has forgotten some.
 
 use std::collections::BTreeSet;
 
@@ -16,9 +19,6 @@ use crate::analysis::SpendPlan;
 
 /// At most so many families are looked at, largest charge first. Looking at fewer only charges more.
 pub const FAMILIES_MAX: usize = 8;
-/// At most so many rivals of a leader are looked at; a family with more is not joined.
-pub const RIVALS_MAX: usize = 64;
-
 /// A family takes no more members than this: free variations of one transaction must not fill the disk.
 pub const MEMBERS_MAX: u64 = 256;
 
@@ -42,7 +42,7 @@ pub struct Repeat {
     pub outflow_sat: u64,
 }
 
-/// A spend family, as seen from a transaction that might join it.
+/// A spend family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// The charge that founded it, which names it.
@@ -53,9 +53,8 @@ pub struct Family {
     pub charge_sat: u64,
     /// How many transactions it has.
     pub members: u64,
-    /// The inputs of each charged transaction that spends an outpoint of the leader's which the new one does not spend.
-    /// None: too many to look at.
-    pub rivals: Option<Vec<Vec<OutPoint>>>,
+    /// Everything that the member with the largest outflow spends.
+    pub leader_spends: Vec<OutPoint>,
 }
 
 /// Where a transaction belongs.
@@ -78,9 +77,11 @@ impl Kin {
             Some(_) => return (founds(plan), 0),
             None => {}
         }
-        let spends: BTreeSet<OutPoint> = plan.transaction().input.iter().map(|i| i.previous_output).collect();
+        // A transaction with inputs of others may be charged to another wallet of this signer as well.
+        let alone = !self.shared && plan.inputs().len() == plan.transaction().input.len();
+        let spends: BTreeSet<OutPoint> = plan.inputs().iter().map(|i| i.outpoint).collect();
         let mut best: Option<&Family> = None;
-        for family in self.families.iter().filter(|f| !self.shared && f.takes(&spends)) {
+        for family in self.families.iter().filter(|f| alone && f.takes(&spends)) {
             if best.is_none_or(|b| family.charge_sat > b.charge_sat) {
                 best = Some(family);
             }
@@ -92,15 +93,12 @@ impl Kin {
     }
 }
 
-fn founds(plan: &SpendPlan) -> Membership {
-    Membership::Founds(plan.inputs().first().map(|i| i.outpoint).unwrap_or_default())
-}
-
 impl Family {
     fn takes(&self, spends: &BTreeSet<OutPoint>) -> bool {
-        let excluded = |rival: &Vec<OutPoint>| rival.iter().any(|o| spends.contains(o));
-        self.members < MEMBERS_MAX
-            && spends.contains(&self.outpoint)
-            && self.rivals.as_ref().is_some_and(|rivals| rivals.iter().all(excluded))
+        self.members < MEMBERS_MAX && spends.contains(&self.outpoint) && self.leader_spends.iter().all(|o| spends.contains(o))
     }
+}
+
+fn founds(plan: &SpendPlan) -> Membership {
+    Membership::Founds(plan.inputs().first().map(|i| i.outpoint).unwrap_or_default())
 }

@@ -132,8 +132,9 @@ fn a_wallet_that_is_not_configured_spends_nothing() {
     assert_eq!(ask(&rules, &Scopes::new(&rules), &plan, 0).unwrap_err().code, RefusalCode::WalletUnknown);
 }
 
-fn family(n: u8, charge_sat: u64, rivals: Option<Vec<Vec<OutPoint>>>) -> Family {
-    Family { founder: u64::from(n), outpoint: coin(n), charge_sat, members: 1, rivals }
+fn family(n: u8, charge_sat: u64, leader_spends: &[u8]) -> Family {
+    let leader_spends = leader_spends.iter().copied().map(coin).collect();
+    Family { founder: u64::from(n), outpoint: coin(n), charge_sat, members: 1, leader_spends }
 }
 
 #[test]
@@ -141,25 +142,26 @@ fn of_the_families_it_could_join_a_transaction_joins_the_one_with_the_largest_ch
     let rules = rules(limits(&[rate(1, MINUTE, 100)], None), Limits::default());
     let scopes = Scopes::new(&rules);
     let plan = SpendPlan::for_tests("hot", &[coin(1), coin(2), coin(3)], &[], 60, 0);
-    let kin =
-        Kin { families: vec![family(1, 10, Some(vec![])), family(2, 45, Some(vec![])), family(3, 20, Some(vec![]))], ..Kin::default() };
+    let kin = Kin { families: vec![family(1, 10, &[1]), family(2, 45, &[2, 3]), family(3, 20, &[3])], ..Kin::default() };
     let authorized = decide(&PolicyState { rules: &rules, scopes: &scopes, kin: &kin }, &plan, Uptime::default()).unwrap();
     assert_eq!((authorized.membership(), authorized.increase_sat()), (Membership::Joins(2, coin(2)), 15));
 }
 
 #[test]
-fn a_family_is_joined_only_when_all_rivals_of_its_leader_are_excluded_too() {
+fn a_family_is_joined_only_by_what_spends_all_that_its_leader_spends() {
     let plan = SpendPlan::for_tests("hot", &[coin(1), coin(4)], &[], 60, 0);
     let placed = |family| Kin { families: vec![family], ..Kin::default() }.place(&plan);
     let founds = (Membership::Founds(coin(1)), 0);
-    let joins = (Membership::Joins(1, coin(1)), 50);
-    assert_eq!(placed(family(1, 50, Some(vec![vec![coin(2), coin(4)]]))), joins, "the rival spends coin 4 as well");
-    assert_eq!(placed(family(1, 50, Some(vec![vec![coin(2), coin(3)]]))), founds, "the rival could confirm beside it");
-    assert_eq!(placed(family(1, 50, None)), founds, "too many rivals to look at");
-    assert_eq!(placed(Family { members: MEMBERS_MAX, ..family(1, 50, Some(vec![])) }), founds, "the family is full");
-    assert_eq!(placed(family(2, 50, Some(vec![]))), founds, "it does not spend the family's outpoint");
-    let shared = Kin { shared: true, families: vec![family(1, 50, Some(vec![]))], ..Kin::default() };
+    assert_eq!(placed(family(1, 50, &[1])), (Membership::Joins(1, coin(1)), 50));
+    assert_eq!(placed(family(1, 50, &[1, 4])), (Membership::Joins(1, coin(1)), 50));
+    assert_eq!(placed(family(1, 50, &[1, 2])), founds, "what excludes the leader by coin 2 could confirm beside it");
+    assert_eq!(placed(Family { members: MEMBERS_MAX, ..family(1, 50, &[1]) }), founds, "the family is full");
+    assert_eq!(placed(family(2, 50, &[1])), founds, "it does not spend the family's outpoint");
+    let shared = Kin { shared: true, families: vec![family(1, 50, &[1])], ..Kin::default() };
     assert_eq!(shared.place(&plan), founds, "another wallet was charged for it");
+    let mixed = SpendPlan::for_tests("hot", &[coin(1)], &[coin(4)], 60, 0);
+    let kin = Kin { families: vec![family(1, 50, &[1])], ..Kin::default() };
+    assert_eq!(kin.place(&mixed), founds, "another wallet may be charged for it");
 }
 
 #[test]

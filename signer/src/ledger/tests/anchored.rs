@@ -86,21 +86,6 @@ fn an_old_ledger_that_was_stopped_cleanly_gains_nothing_either() {
 }
 
 #[test]
-fn an_old_ledger_does_not_let_a_payment_ride_on_charges_whose_rivals_it_forgot() {
-    let (folder, label) = (folder(), MemoryLabel::default());
-    let ledger = anchored(&folder, &label).unwrap();
-    ledger.charge(plan(&[1, 2], 500, 0), at(0)).unwrap();
-    ledger.stop(at(0)).unwrap();
-    let old = snapshot(&folder);
-    let ledger = anchored(&folder, &label).unwrap();
-    ledger.charge(plan(&[2, 3], 500, 1), at(0)).unwrap();
-    drop(ledger);
-    restore(&folder, &old);
-    let ledger = anchored(&folder, &label).unwrap();
-    assert_eq!(ledger.charge(plan(&[1], 500, 2), at(1_000_000)).unwrap().increase_sat(), 500);
-}
-
-#[test]
 fn an_old_ledger_accepts_no_command_but_a_freeze() {
     let (folder, label) = (folder(), MemoryLabel::default());
     let ledger = anchored(&folder, &label).unwrap();

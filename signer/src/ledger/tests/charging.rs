@@ -38,9 +38,9 @@ fn a_fee_bump_is_charged_the_increase() {
     assert_eq!(increase(&[1, 2], 100, 0), 100);
     assert_eq!(increase(&[1, 2], 110, 1), 10, "the same coins");
     assert_eq!(increase(&[1, 2, 3], 115, 2), 5, "and one more");
-    assert_eq!(increase(&[1], 90, 3), 0, "less than the largest so far");
-    assert_eq!(increase(&[1], 116, 4), 1, "the family keeps its maximum");
-    assert_eq!(increase(&[4], 50, 5), 50, "disjoint coins join nothing");
+    assert_eq!(increase(&[1, 2, 3, 4], 90, 3), 0, "less than the largest so far");
+    assert_eq!(increase(&[1, 2, 3], 116, 4), 1, "the family keeps its maximum");
+    assert_eq!(increase(&[5], 50, 5), 50, "disjoint coins join nothing");
     assert_eq!(ledger.left(0, 0), 1_000 - 116 - 50);
 }
 
@@ -54,8 +54,8 @@ fn a_transaction_that_frees_a_rival_is_new_money() {
     assert_eq!(charge(&[2, 3], 1, 0), 50);
     // This one excludes the first and lets the second confirm beside it: 50 more can leave than before.
     assert_eq!(charge(&[1], 2, 100_000_000), 50);
-    // This one excludes both: nothing more can leave.
-    assert_eq!(charge(&[1, 3], 3, 100_000_000), 0);
+    // This one excludes whatever excludes the first: nothing more can leave.
+    assert_eq!(charge(&[1, 2, 3], 3, 100_000_000), 0);
 }
 
 #[test]

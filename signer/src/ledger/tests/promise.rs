@@ -72,9 +72,9 @@ enum Step {
     Restore(usize),
 }
 
-/// Coins 0 to 2 are the first wallet's, 2 to 5 the second's (one belongs to both: a shared multisig).
+/// Coins 0 to 2 are the first wallet's, 3 to 5 the second's; a transaction may spend both's.
 const COINS: u32 = 6;
-const OWN: [u32; 2] = [0b000_111, 0b111_100];
+const OWN: [u32; 2] = [0b000_111, 0b111_000];
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -108,6 +108,7 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
     let mut asked: Vec<(usize, Arc<SpendPlan>)> = Vec::new();
     // Time of this run; the latest that the ledger was told in it; time of all runs before it.
     let (mut now, mut seen, mut before) = (0_u64, 0_u64, 0_u64);
+    let mut restored = false;
     for step in steps {
         let ask = match step {
             Step::Ask(wallet, spends, outflow, salt) => request(*wallet, *spends, *outflow, *salt).map(|p| (*wallet, Arc::new(p))),
@@ -127,8 +128,8 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
                     seen = seen.max(now);
                 }
                 drop(ledger);
-                // Without an anchor nobody could notice; the promise is not made for that.
-                if let (Step::Restore(back), Some(_)) = (step, anchor) {
+                if let Step::Restore(back) = step {
+                    restored = true;
                     let back = copies.len().saturating_sub(1).saturating_sub(*back);
                     restore(&folder, &copies[back]);
                 }
@@ -154,9 +155,11 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
             }
         }
     }
-    check_promise(&signed, signer)?;
+    // An old ledger without an anchor has forgotten sums, and nobody can notice. The rates hold even so.
+    let promised = |limits: &Limits| Limits { total_sat: limits.total_sat.filter(|_| anchor.is_some() || !restored), ..limits.clone() };
+    check_promise(&signed, &promised(signer))?;
     let hots: Vec<Signed> = signed.iter().filter(|s| s.wallet == 0).cloned().collect();
-    check_promise(&hots, hot)?;
+    check_promise(&hots, &promised(hot))?;
     drop(ledger);
     verify(folder.path()).unwrap();
     Ok(())
@@ -178,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn with_an_anchor_that_holds_for_old_disks_put_back_as_well(
+    fn with_an_anchor_the_total_holds_for_old_disks_put_back_as_well(
         steps in prop::collection::vec(step(), 1..60), signer in some_limits(), hot in some_limits(),
     ) {
         play(&steps, &signer, &hot, Some(&MemoryLabel::default()))?;

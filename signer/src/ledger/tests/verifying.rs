@@ -86,7 +86,7 @@ fn any_changed_byte_of_any_table_is_found() {
     let tables: &[(&str, &[&str], &[&str])] = &[
         ("journal", &["seq"], &["seq", "prev_hash", "kind", "body", "hash"]),
         ("charges", &["txid", "wallet"], &["txid", "wallet", "charge", "outflow_sat"]),
-        ("spends", &["outpoint", "charge"], &["outpoint", "charge", "wallet", "family_sat", "members", "leader"]),
+        ("families", &["outpoint", "wallet", "founder"], &["outpoint", "wallet", "founder", "charge_sat", "members", "leader"]),
         ("signatures", &["charge"], &["charge", "entry"]),
         ("commands", &["serial"], &["serial", "entry"]),
         ("scopes", &["wallet"], &["wallet", "body"]),
@@ -137,7 +137,7 @@ fn a_row_that_was_added_is_found() {
         "INSERT INTO commands VALUES (x'0000000000000009', 3)",
         "INSERT INTO signatures VALUES (5, 4)",
         "INSERT INTO scopes VALUES ('cold', x'a0')",
-        "INSERT INTO spends (outpoint, charge) VALUES (x'00', 3)",
+        "INSERT INTO families VALUES (x'00', 'hot', 3, 1, 1, 3)",
     ] {
         db.execute_batch("SAVEPOINT change").unwrap();
         db.execute(row, []).unwrap();
