@@ -52,7 +52,7 @@ pub fn analyze(wallet: &Wallet, rules: &SpendRules, psbt: &[u8]) -> Result<Spend
     let outputs = Outputs::prove(wallet, rules, &psbt, &mut past_gap)?;
     let fee_sat = fee::check(&rules.fee, &inputs, &outputs, weight)?;
     locktime::check(&psbt.transaction, rules, wallet.timelocks())?;
-    let tasks = digests::tasks(&psbt.transaction, &inputs)?;
+    let tasks = digests::tasks(&psbt, &inputs)?;
     // With foreign inputs more may return than was ours. Then nothing leaves; it never counts as negative, which would let
     // one wallet's gain pay for another's loss.
     let outflow_sat = inputs.own_sat().saturating_sub(outputs.change_sat());

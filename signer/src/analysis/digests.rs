@@ -7,13 +7,13 @@ use bitcoin::{
 };
 use postern_protocol::refusal::{Refusal, RefusalCode};
 
-use super::{Scheme, SigningTask, inputs::Inputs};
+use super::{SIGHASH_ALL, Scheme, SigningTask, inputs::Inputs, psbt::Psbt};
 use crate::wallet::{KeyRef, OwnScript, SpendScript};
 
 /// One task for each key of ours that can sign an input: all keys of an ECDSA script; for Taproot the key path where its key
 /// is ours, else each leaf with each key of ours in it.
-pub(super) fn tasks(transaction: &Transaction, inputs: &Inputs<'_>) -> Result<Vec<SigningTask>, Refusal> {
-    let mut cache = SighashCache::new(transaction);
+pub(super) fn tasks(psbt: &Psbt<'_>, inputs: &Inputs<'_>) -> Result<Vec<SigningTask>, Refusal> {
+    let mut cache = SighashCache::new(&psbt.transaction);
     let taproot = inputs.own.iter().flatten().any(|own| matches!(own.spend, SpendScript::Taproot { .. }));
     let prevouts: Vec<TxOut> = if taproot {
         inputs.spent.iter().map(|spent| TxOut { value: spent.value, script_pubkey: spent.script.to_owned() }).collect()
@@ -21,12 +21,16 @@ pub(super) fn tasks(transaction: &Transaction, inputs: &Inputs<'_>) -> Result<Ve
         Vec::new()
     };
     let mut tasks = Vec::with_capacity(inputs.own.len());
-    for (number, (own, spent)) in inputs.own.iter().zip(&inputs.spent).enumerate() {
+    for (number, ((own, spent), fields)) in inputs.own.iter().zip(&inputs.spent).zip(&psbt.inputs).enumerate() {
         let Some(own) = own else { continue };
         let input = u32::try_from(number).unwrap_or(u32::MAX);
-        let digests = Digests { cache: &mut cache, number, prevouts: &prevouts };
+        let sighash_byte = match own.spend {
+            SpendScript::Taproot { .. } => fields.sighash.filter(|sighash| *sighash != 0).map(|_| SIGHASH_ALL),
+            _ => Some(SIGHASH_ALL),
+        };
+        let digests = Digests { cache: &mut cache, number, prevouts: &prevouts, by_name: sighash_byte.is_some() };
         for (key, digest, scheme) in digests.of(own, spent.value).map_err(|reason| impossible(number, reason))? {
-            tasks.push(SigningTask { input, key, digest, scheme });
+            tasks.push(SigningTask { input, key, digest, scheme, sighash_byte });
         }
     }
     Ok(tasks)
@@ -41,11 +45,13 @@ struct Digests<'c, 't> {
     cache: &'c mut SighashCache<&'t Transaction>,
     number: usize,
     prevouts: &'c [TxOut],
+    /// Taproot: ALL, not DEFAULT.
+    by_name: bool,
 }
 
 impl Digests<'_, '_> {
     fn of(self, own: &OwnScript, value: bitcoin::Amount) -> Result<Vec<(KeyRef, [u8; 32], Scheme)>, String> {
-        let Self { cache, number, prevouts } = self;
+        let Self { cache, number, prevouts, by_name } = self;
         let all = EcdsaSighashType::All;
         let script = &own.script_pubkey;
         let digest = match &own.spend {
@@ -59,9 +65,10 @@ impl Digests<'_, '_> {
             }
             SpendScript::Taproot { merkle_root, key_path, leaves, .. } => {
                 let prevouts = Prevouts::All(prevouts);
+                let sighash = if by_name { TapSighashType::All } else { TapSighashType::Default };
                 let mut hash = |leaf: Option<TapLeafHash>| {
                     let leaf = leaf.map(|leaf| (leaf, u32::MAX));
-                    let hash = cache.taproot_signature_hash(number, &prevouts, None, leaf, TapSighashType::Default);
+                    let hash = cache.taproot_signature_hash(number, &prevouts, None, leaf, sighash);
                     hash.map(|hash| hash.to_byte_array()).map_err(|e| e.to_string())
                 };
                 if let Some(key) = key_path {

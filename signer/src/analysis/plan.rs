@@ -65,19 +65,25 @@ pub struct SigningTask {
     pub digest: [u8; 32],
     /// How.
     pub scheme: Scheme,
+    /// What follows the signature: [`SIGHASH_ALL`] for ECDSA. For Taproot nothing (SIGHASH_DEFAULT), or [`SIGHASH_ALL`] where
+    /// the PSBT asks for it by name; the digest says the same.
+    pub sighash_byte: Option<u8>,
 }
 
-/// The kind of signature, always over the whole transaction (SIGHASH_ALL, or SIGHASH_DEFAULT for Taproot).
+/// The signature commits to the whole transaction.
+pub const SIGHASH_ALL: u8 = 0x01;
+
+/// The kind of signature, always over the whole transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// ECDSA, low-S, sighash byte ALL appended.
+    /// ECDSA, low-S.
     Ecdsa,
-    /// BIP 340 by the key tweaked with this root (BIP 341), 64 bytes.
+    /// BIP 340 by the key tweaked with this root (BIP 341).
     SchnorrKeyPath {
         /// None for a wallet without scripts.
         merkle_root: Option<TapNodeHash>,
     },
-    /// BIP 340 by the untweaked key for this leaf (BIP 342), 64 bytes.
+    /// BIP 340 by the untweaked key for this leaf (BIP 342).
     SchnorrLeaf {
         /// The leaf.
         leaf: TapLeafHash,

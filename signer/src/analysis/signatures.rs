@@ -3,14 +3,13 @@
 use postern_protocol::refusal::{Refusal, RefusalCode};
 
 use super::{
+    SIGHASH_ALL,
     bytes::{Bytes, BytesFault},
     previous::SpentOutput,
     psbt::InputFields,
     refuse,
 };
 
-/// SIGHASH_ALL, as a number and as a signature's last byte.
-const ALL: u8 = 0x01;
 /// SIGHASH_DEFAULT (BIP 341): like ALL, and written by leaving the byte out.
 const DEFAULT: u32 = 0x00;
 /// First byte of an annex (BIP 341).
@@ -30,7 +29,7 @@ pub(super) fn check(number: usize, fields: &InputFields<'_>, spent: &SpentOutput
     }
     match fields.sighash {
         None => {}
-        Some(sighash) if sighash == u32::from(ALL) || (taproot && sighash == DEFAULT) => {}
+        Some(sighash) if sighash == u32::from(SIGHASH_ALL) || (taproot && sighash == DEFAULT) => {}
         Some(sighash) => {
             return refuse(
                 RefusalCode::SighashForbidden,
@@ -46,13 +45,13 @@ pub(super) fn check(number: usize, fields: &InputFields<'_>, spent: &SpentOutput
     };
     for (_, signature) in fields.partial_signatures() {
         match signature.last() {
-            Some(&ALL) => {}
+            Some(&SIGHASH_ALL) => {}
             other => return foreign(other.copied().unwrap_or_default()),
         }
     }
     for signature in fields.tap_key_signature.into_iter().chain(fields.tap_script_signatures()) {
         match (signature.len(), signature.last()) {
-            (64, _) | (65, Some(&ALL)) => {}
+            (64, _) | (65, Some(&SIGHASH_ALL)) => {}
             (_, other) => return foreign(other.copied().unwrap_or_default()),
         }
     }

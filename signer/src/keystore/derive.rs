@@ -21,7 +21,7 @@ use super::{
     signature::{self, curve},
 };
 use crate::{
-    analysis::{Scheme, SigningTask},
+    analysis::{SIGHASH_ALL, Scheme, SigningTask},
     secret::{LockedBytes, LockedMemoryError},
     wallet::{KeyLocator, KeyRef},
 };
@@ -115,6 +115,7 @@ impl SeedKeys {
             key: KeyRef { locator: KeyLocator::Seed(account.path.clone()), public_key: PublicKey::new(account.xpub.public_key) },
             digest: hsm::test_digest(&self.wallet),
             scheme: Scheme::Ecdsa,
+            sighash_byte: Some(SIGHASH_ALL),
         };
         self.sign(&[task]).map(|_| ())
     }
@@ -271,7 +272,7 @@ mod tests {
     fn task(master: &Xpriv, path: &str, scheme: Scheme) -> SigningTask {
         let path = DerivationPath::from_str(path).unwrap();
         let public_key = PublicKey::new(master.derive_priv(curve(), &path).unwrap().private_key.public_key(curve()));
-        SigningTask { input: 3, key: KeyRef { locator: KeyLocator::Seed(path), public_key }, digest: [0x11; 32], scheme }
+        SigningTask { input: 3, key: KeyRef { locator: KeyLocator::Seed(path), public_key }, digest: [0x11; 32], scheme, sighash_byte: None }
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) fn schnorr_answer(task: &SigningTask, signature: &schnorr::Signature)
     Some(verified.map(|()| InputSignature {
         input: task.input,
         public_key: key.serialize().to_vec(),
-        signature: signature.as_ref().to_vec(),
+        signature: signature.as_ref().iter().copied().chain(task.sighash_byte).collect(),
         place,
     }))
 }

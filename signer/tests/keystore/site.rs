@@ -17,7 +17,7 @@ use cryptoki::{
 };
 use postern_protocol::reply::InputSignature;
 use postern_signer::{
-    analysis::{Scheme, SigningTask},
+    analysis::{SIGHASH_ALL, Scheme, SigningTask},
     keystore::{Keystore as _, KeystoreError, PinSource, Pkcs11Config, Pkcs11Keystore, WalletBinding},
     wallet::{KeyLocator, KeyRef},
 };
@@ -164,7 +164,8 @@ impl Site {
 pub(crate) fn task(input: u32, locator: KeyLocator, public_key: PublicKey, scheme: Scheme) -> SigningTask {
     let mut digest = [0x42; 32];
     digest[..4].copy_from_slice(&input.to_be_bytes());
-    SigningTask { input, key: KeyRef { locator, public_key }, digest, scheme }
+    let sighash_byte = matches!(scheme, Scheme::Ecdsa).then_some(SIGHASH_ALL);
+    SigningTask { input, key: KeyRef { locator, public_key }, digest, scheme, sighash_byte }
 }
 
 /// Asserts that these are the low-S signatures of these ECDSA tasks, in their order.
