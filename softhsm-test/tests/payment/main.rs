@@ -1,0 +1,10 @@
+//! The main job on real parts: an order goes in, a limited signature comes out, a transaction confirms. Whatever is killed,
+//! cut or undone on the way, each order is paid once or not at all.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod chain;
+mod interruptions;
+mod main_job;
+mod orders;
+mod over_tor;
+mod stage;
