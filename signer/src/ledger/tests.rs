@@ -3,6 +3,7 @@
 mod anchored;
 mod charging;
 mod commands;
+mod documentation;
 mod promise;
 mod restarting;
 mod verifying;
