@@ -9,11 +9,16 @@
 //! - [`draft`]: coin selection, PSBTs, signatures put together; [`node`]: bitcoind.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod door;
 pub mod draft;
 pub mod failpoint;
+pub mod monitor;
 pub mod node;
+pub mod orders;
+pub mod sender;
 pub mod store;
 pub mod wallet;

@@ -80,7 +80,11 @@ pub trait FamilyStore {
     /// Families that are not settled.
     async fn open_families(&self) -> Stored<Vec<Family>>;
     /// Settled or refused families that the chain contradicts now: reopened and returned.
-    async fn reopen_families(&self, buried_at_most: u32, at: i64) -> Stored<Vec<FamilyId>>;
+    async fn reopen_families(&self, at: i64) -> Stored<Vec<FamilyId>>;
+    /// One family.
+    async fn family(&self, id: FamilyId) -> Stored<Option<Family>>;
+    /// A member is in a block.
+    async fn confirmed_in_block(&self, member: MemberId, txid: Txid, height: u32, at: i64) -> Stored<()>;
     /// A family's members, oldest first.
     async fn members(&self, family: FamilyId) -> Stored<Vec<Member>>;
     /// One member.
@@ -111,6 +115,8 @@ pub trait FamilyStore {
     async fn settle(&self, family: FamilyId, by: Option<MemberId>, at: i64) -> Stored<()>;
     /// Shows why a family's orders wait.
     async fn block_family(&self, family: FamilyId, blocked: Option<&Blocked>, at: i64) -> Stored<()>;
+    /// Shows why these orders of a family wait.
+    async fn block_orders(&self, orders: &[String], blocked: &Blocked, at: i64) -> Stored<()>;
     /// Stops a wallet: nothing new is batched, asked or sent.
     async fn stop_wallet(&self, wallet: &str, code: &str, message: &str, at: i64) -> Stored<()>;
     /// Ends a stop. False: there was none.
@@ -192,8 +198,8 @@ pub trait SignerStore {
     async fn unapplied(&self, limit: u32) -> Stored<Vec<RequestRow>>;
     /// All requests for a member.
     async fn member_requests(&self, member: MemberId) -> Stored<Vec<RequestRow>>;
-    /// Whether a request of this kind is open for a wallet.
-    async fn open_request(&self, wallet: &str, kind: RequestKind) -> Stored<bool>;
+    /// Whether a request with this body has no effect yet.
+    async fn open_request_for(&self, body: &[u8]) -> Stored<bool>;
     /// A reply takes effect.
     async fn apply(&self, request: &str, effect: ReplyEffect, at: i64) -> Stored<()>;
     /// The waiting of requests that need a manager's command ends now.

@@ -168,17 +168,17 @@ impl FamilyStore for SqliteStore {
         rows.iter().map(row::family).collect()
     }
 
-    async fn reopen_families(&self, buried_at_most: u32, at: i64) -> Stored<Vec<FamilyId>> {
+    async fn reopen_families(&self, at: i64) -> Stored<Vec<FamilyId>> {
         const CONTRADICTED: &str = "SELECT f.id FROM family f JOIN coin c ON c.txid = f.anchor_txid AND c.vout = f.anchor_vout \
-             WHERE (f.state = 'settled' AND (c.spent_height IS NULL OR c.spent_height > ?1)) \
+             WHERE (f.state = 'settled' AND c.spent_height IS NULL) \
              OR (f.state = 'refused' AND c.spent_height IS NOT NULL AND EXISTS (SELECT 1 FROM tx t JOIN member m ON m.unsigned_txid = t.unsigned_txid \
                  WHERE t.txid = c.spent_txid AND m.family = f.id) AND EXISTS (SELECT 1 FROM orders o WHERE o.family = f.id AND o.state = 'refused'))";
-        let found: Vec<(i64,)> = sqlx::query_as(CONTRADICTED).bind(i64::from(buried_at_most)).fetch_all(&self.read).await?;
+        let found: Vec<(i64,)> = sqlx::query_as(CONTRADICTED).fetch_all(&self.read).await?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
         let mut tx = self.begin("reopen").await?;
-        let found: Vec<(i64,)> = sqlx::query_as(CONTRADICTED).bind(i64::from(buried_at_most)).fetch_all(&mut *tx).await?;
+        let found: Vec<(i64,)> = sqlx::query_as(CONTRADICTED).fetch_all(&mut *tx).await?;
         for (family,) in &found {
             sqlx::query("UPDATE family SET state = 'open', settled_at = NULL WHERE id = ?").bind(family).execute(&mut *tx).await?;
             sqlx::query("UPDATE orders SET state = 'broadcast', changed_at = ? WHERE family = ? AND state IN ('confirmed', 'refused')")
@@ -196,6 +196,39 @@ impl FamilyStore for SqliteStore {
         }
         self.commit(tx, "reopen").await?;
         Ok(found.into_iter().map(|(id,)| id).collect())
+    }
+
+    async fn family(&self, id: FamilyId) -> Stored<Option<Family>> {
+        let found = sqlx::query("SELECT * FROM family WHERE id = ?").bind(id).fetch_optional(&self.read).await?;
+        found.as_ref().map(row::family).transpose()
+    }
+
+    async fn confirmed_in_block(&self, member: MemberId, txid: Txid, height: u32, at: i64) -> Stored<()> {
+        let (known,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM member m WHERE m.id = ?1 AND m.state = 'broadcast' AND m.txid = ?2 AND NOT EXISTS (SELECT 1 FROM member_output o \
+             JOIN orders r ON r.id = o.order_id WHERE o.member = ?1 AND r.state IN ('batched', 'signing'))",
+        )
+        .bind(member)
+        .bind(txid.to_string())
+        .fetch_one(&self.read)
+        .await?;
+        if known > 0 {
+            return Ok(());
+        }
+        let mut tx = self.begin("in_block").await?;
+        // The chain's word: it was signed, whatever was answered.
+        sqlx::query(
+            "UPDATE member SET state = 'broadcast', txid = ?1, final_tx = (SELECT raw FROM tx WHERE txid = ?1), \
+             broadcast_at = COALESCE(broadcast_at, ?2), broadcast_height = COALESCE(broadcast_height, ?3) WHERE id = ?4",
+        )
+        .bind(txid.to_string())
+        .bind(at)
+        .bind(i64::from(height))
+        .bind(member)
+        .execute(&mut *tx)
+        .await?;
+        advance(&mut tx, member, "broadcast", "'batched', 'signing', 'broadcast'", at).await?;
+        self.commit(tx, "in_block").await
     }
 
     async fn members(&self, family: FamilyId) -> Stored<Vec<Member>> {
@@ -436,6 +469,25 @@ impl FamilyStore for SqliteStore {
         let mut tx = self.begin("block_family").await?;
         block(&mut tx, "family = ?6 AND (blocked_code IS NOT ?2 OR blocked_until IS NOT ?3)", family, blocked, at).await?;
         self.commit(tx, "block_family").await
+    }
+
+    async fn block_orders(&self, orders: &[String], blocked: &Blocked, at: i64) -> Stored<()> {
+        let mut tx = self.begin("block_orders").await?;
+        for order in orders {
+            sqlx::query(
+                "UPDATE orders SET blocked_kind = ?, blocked_code = ?, blocked_until = ?, blocked_message = ?, changed_at = ? \
+                 WHERE id = ? AND state IN ('batched', 'signing')",
+            )
+            .bind(blocked.kind.as_str())
+            .bind(&blocked.code)
+            .bind(blocked.until)
+            .bind(&blocked.message)
+            .bind(at)
+            .bind(order)
+            .execute(&mut *tx)
+            .await?;
+        }
+        self.commit(tx, "block_orders").await
     }
 
     async fn stop_wallet(&self, wallet: &str, code: &str, message: &str, at: i64) -> Stored<()> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::{
-    super::{MemberId, NewRequest, NewSigner, Outcome, ReplyEffect, RequestKind, RequestRow, SignerRow, SignerStore, Stored},
+    super::{MemberId, NewRequest, NewSigner, Outcome, ReplyEffect, RequestRow, SignerRow, SignerStore, Stored},
     SqliteStore, Tx, chain, families, row,
 };
 
@@ -183,10 +183,9 @@ impl SignerStore for SqliteStore {
         rows.iter().map(row::request).collect()
     }
 
-    async fn open_request(&self, wallet: &str, kind: RequestKind) -> Stored<bool> {
-        let (open,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM signer_request WHERE wallet = ? AND kind = ? AND outcome IS NULL")
-            .bind(wallet)
-            .bind(kind.as_str())
+    async fn open_request_for(&self, body: &[u8]) -> Stored<bool> {
+        let (open,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM signer_request WHERE outcome IS NULL AND member IS NULL AND body = ?")
+            .bind(body)
             .fetch_one(&self.read)
             .await?;
         Ok(open > 0)
