@@ -93,6 +93,25 @@ pub fn parse_share_ppm(text: &str) -> Result<u32, UnitError> {
         .ok_or_else(|| UnitError { text: text.into(), wanted: "a share such as \"5 %\", at most 100 %" })
 }
 
+/// A size in bytes from `"65536 B"`, `"64 KiB"` or `"16 MiB"`; more than zero.
+///
+/// # Errors
+/// [`UnitError`].
+pub fn parse_size_bytes(text: &str) -> Result<u64, UnitError> {
+    let parsed = split(text).and_then(|(number, unit)| {
+        let unit_bytes: u64 = match unit {
+            "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            _ => return None,
+        };
+        decimal(number, 0)?.checked_mul(unit_bytes)
+    });
+    parsed
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| UnitError { text: text.into(), wanted: "a size such as \"65536 B\", \"64 KiB\" or \"16 MiB\"" })
+}
+
 /// An amount for people: `0.04 BTC`, with no more places than needed.
 #[must_use]
 pub fn format_amount_sat(sat: u64) -> String {
@@ -101,6 +120,26 @@ pub fn format_amount_sat(sat: u64) -> String {
     match fraction.trim_end_matches('0') {
         "" => format!("{whole} BTC"),
         digits => format!("{whole}.{digits} BTC"),
+    }
+}
+
+/// A fee rate for people: `12 sat/vB`, `0.5 sat/vB`.
+#[must_use]
+pub fn format_fee_rate_sat_per_kvb(sat_per_kvb: u64) -> String {
+    let fraction = format!("{:03}", sat_per_kvb % 1_000);
+    match fraction.trim_end_matches('0') {
+        "" => format!("{} sat/vB", sat_per_kvb / 1_000),
+        digits => format!("{}.{digits} sat/vB", sat_per_kvb / 1_000),
+    }
+}
+
+/// A share for people: `5 %`, `0.25 %`.
+#[must_use]
+pub fn format_share_ppm(ppm: u32) -> String {
+    let fraction = format!("{:04}", ppm % 10_000);
+    match fraction.trim_end_matches('0') {
+        "" => format!("{} %", ppm / 10_000),
+        digits => format!("{}.{digits} %", ppm / 10_000),
     }
 }
 
@@ -142,6 +181,10 @@ mod tests {
         assert!(parse_duration_ms("99999999999999999 week").is_err());
         assert!(parse_share_ppm("101 %").is_err());
         assert!(parse_fee_rate_sat_per_kvb("12 sat").is_err());
+        assert_eq!(parse_size_bytes("64 KiB").unwrap(), 65_536);
+        for wrong in ["64", "0 B", "1 MB", "0.5 MiB", "99999999999999 MiB"] {
+            assert!(parse_size_bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     proptest! {
@@ -151,8 +194,14 @@ mod tests {
         }
 
         #[test]
+        fn a_rate_and_a_share_read_back_as_written(rate in 0_u64..10_000_000, ppm in 0_u32..=1_000_000) {
+            prop_assert_eq!(parse_fee_rate_sat_per_kvb(&format_fee_rate_sat_per_kvb(rate)).unwrap(), rate);
+            prop_assert_eq!(parse_share_ppm(&format_share_ppm(ppm)).unwrap(), ppm);
+        }
+
+        #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
-            let _ = (parse_amount_sat(&text), parse_duration_ms(&text), parse_fee_rate_sat_per_kvb(&text), parse_share_ppm(&text));
+            let _ = (parse_amount_sat(&text), parse_duration_ms(&text), parse_fee_rate_sat_per_kvb(&text), parse_share_ppm(&text), parse_size_bytes(&text));
         }
     }
 }
