@@ -3,12 +3,17 @@
 //! `file` holds the tables as they are written; [`Config::load`] checks what serde cannot see: addresses and keys of
 //! the right network, quorums that can be met, wallets whose keystore exists. [`Config::policy_text`] says in plain English
 //! what the signer will do, and [`Config::policy_hash`] is its fingerprint in heartbeats and in the journal.
+//! [`Config::check_machine`] looks for what it names.
 
+mod canonical;
 mod check;
 mod destination;
 mod file;
+mod machine;
 mod policy_text;
+mod source;
 mod value;
+mod wallet;
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +29,7 @@ pub use self::{
     value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
 };
 use crate::{
-    keystore::{BoundKeys, Pkcs11Config},
+    keystore::{BoundKeys, PinSource, Pkcs11Config},
     policy::rules::{Limits, PolicyRules, Raise, SpendRules, WalletPolicy},
     wallet::{Wallet, WalletError, WalletKind},
 };
@@ -58,6 +63,8 @@ pub struct Config {
     pub wallets: BTreeMap<String, WalletConfig>,
     /// `[commands]`
     pub managers: Managers,
+    /// The text, to say where something stands.
+    source: source::Source,
 }
 
 /// `[anchor]`
@@ -117,7 +124,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: what is wrong, where, and what to write instead.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &config_file::read_text(path)?)
+        Self::from_source(source::Source::read(path)?)
     }
 
     /// The same for a text that is already here; `path` is for messages and for files named relative to it.
@@ -125,8 +132,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let file: file::File = config_file::parse(path, text)?;
-        check::check(path, text, file)
+        Self::from_source(source::Source::new(path, text))
+    }
+
+    fn from_source(source: source::Source) -> Result<Self, ConfigError> {
+        let file: file::File = config_file::parse(source.path(), source.text())?;
+        check::check(source, file)
     }
 
     /// The limits and destinations as the ledger takes them.
@@ -153,10 +164,13 @@ impl Config {
         let table = self.keystores.get(name)?;
         Some(Pkcs11Config {
             name: name.to_owned(),
-            module: table.module.clone(),
+            module: table.module.get_ref().clone(),
             token_label: table.token.label.clone(),
             token_serial: table.token.serial.clone(),
-            pin: table.pin.clone().into(),
+            pin: match table.pin.get_ref().source() {
+                PinSource::File(path) => PinSource::File(self.source.beside(path)),
+                PinSource::Credential(name) => PinSource::Credential(name.clone()),
+            },
             sessions: table.sessions.0,
             state: self.state.clone(),
         })

@@ -17,6 +17,7 @@ mod socket;
 mod start;
 mod users;
 
+pub(crate) use self::users::uid;
 pub use self::{
     handed_out::HandedOutError,
     peer::Roles,

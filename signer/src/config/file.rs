@@ -1,32 +1,37 @@
 //! The tables of `signer.toml`, as they are written. Units and secrets are read by types, so that serde's errors carry the
 //! line; unknown keys are errors.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use bitcoin::{Network, PublicKey, bip32::Fingerprint};
+use bitcoin::Network;
 use postern_protocol::{frame::FRAME_MAX, key};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_spanned::Spanned;
 
-use super::value::{FeeRate, FrameMax, Gap, InFlight, Millis, PoolMax, Sat, SecretTable, Sessions, Share};
+use super::value::{FeeRate, FingerprintText, FrameMax, Gap, InFlight, Millis, PoolMax, PublicKeyText, Sat, SecretTable, Sessions, Share};
 use crate::{keystore::SESSIONS_DEFAULT, policy::rules::Raise, wallet::WalletKind};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    /// Who and where it is.
     pub(super) signer: SignerTable,
+    /// Who may ask, and how much at a time.
     #[serde(default)]
     pub(super) socket: SocketTable,
+    /// The limits of all wallets together.
     #[serde(default)]
     pub(super) limits: LimitsTable,
-    #[serde(default)]
-    pub(super) anchor: AnchorTable,
+    /// Where the ledger's anchor is; nowhere without it.
+    pub(super) anchor: Option<AnchorTable>,
+    /// Where keys are.
     #[serde(default)]
     pub(super) keystore: BTreeMap<Spanned<String>, KeystoreTable>,
+    /// What is spent from, and how.
     #[serde(default)]
     pub(super) wallet: BTreeMap<Spanned<String>, WalletTable>,
-    #[serde(default)]
+    /// Who may loosen the limits; nobody without it.
     pub(super) commands: Option<CommandsTable>,
 }
 
@@ -64,12 +69,12 @@ pub enum Disclose {
 #[serde(deny_unknown_fields, default)]
 pub struct SocketTable {
     /// Users (names or numbers) whose processes may ask for signatures, addresses and heartbeats and bring commands.
-    pub gates: Vec<String>,
+    pub gates: Vec<Spanned<String>>,
     /// Users who may see status and reasons as well. Root and the signer's own user always may.
-    pub operators: Vec<String>,
-    /// Largest request, in bytes.
+    pub operators: Vec<Spanned<String>>,
+    /// Largest request, `"4 KiB"` to `"16 MiB"`.
     pub frame_max: FrameMax,
-    /// Most requests under way on one connection; one more is refused as busy.
+    /// Most requests under way at one time on one connection.
     pub max_in_flight: InFlight,
 }
 
@@ -87,10 +92,14 @@ pub(super) struct LimitsTable {
     pub(super) rate: Vec<Spanned<RateTable>>,
     /// Lifetime sum.
     pub(super) total: Option<Sat>,
-    /// Who may raise a limit; only in `[limits]`.
-    #[serde(deserialize_with = "super::value::raise")]
-    pub(super) raise: Option<Raise>,
+    /// Who may raise a limit, `"command"` or `"config"`; only in `[limits]`.
+    pub(super) raise: Option<Spanned<RaiseWord>>,
 }
+
+/// `raise = …`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(super) struct RaiseWord(#[serde(deserialize_with = "super::value::raise")] pub(super) Raise);
 
 /// One token bucket.
 #[derive(Debug, Deserialize)]
@@ -98,17 +107,21 @@ pub(super) struct LimitsTable {
 pub(super) struct RateTable {
     /// What comes back in each `per`.
     pub(super) amount: Sat,
+    /// How long that takes.
     pub(super) per: Millis,
     /// Capacity; `amount` when absent.
     pub(super) burst: Option<Sat>,
 }
 
 /// `[anchor]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct AnchorTable {
-    pub(super) kind: AnchorKind,
+    /// `none` or `pkcs11`.
+    pub(super) kind: Spanned<AnchorKind>,
+    /// For `pkcs11`: the keystore whose token holds it.
     pub(super) keystore: Option<Spanned<String>>,
+    /// By how much the bound is raised at a time, and so what a crash may burn.
     pub(super) lease: Option<Sat>,
 }
 
@@ -130,11 +143,11 @@ pub struct KeystoreTable {
     /// `pkcs11`
     pub kind: KeystoreKind,
     /// The vendor's PKCS#11 library.
-    pub module: PathBuf,
+    pub module: Spanned<PathBuf>,
     /// The token.
     pub token: TokenTable,
     /// Where the user PIN is.
-    pub pin: SecretTable,
+    pub pin: Spanned<SecretTable>,
     /// Sessions (and worker threads).
     #[serde(default = "sessions_default")]
     pub sessions: Sessions,
@@ -166,23 +179,36 @@ pub struct TokenTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WalletTable {
+    /// The keystore's name.
     pub(super) keystore: Spanned<String>,
+    /// `hsm`, `pool` or `seed`: how its keys are kept.
     #[serde(deserialize_with = "super::value::wallet_kind")]
     pub(super) kind: WalletKind,
+    /// Its public descriptor (BIP 380, BIP 389), as `postern wallet new` prints it.
     pub(super) descriptor: Spanned<String>,
-    pub(super) public_key: Option<Spanned<PublicKey>>,
-    pub(super) fingerprint: Option<Spanned<Fingerprint>>,
+    /// For `hsm`: our key in the descriptor.
+    pub(super) public_key: Option<Spanned<PublicKeyText>>,
+    /// For `seed`: which keys of the descriptor are ours, where it names those of several signers.
+    pub(super) fingerprint: Option<Spanned<FingerprintText>>,
+    /// Addresses are recognised this far past the last used one.
     #[serde(default = "gap_default")]
     pub(super) gap: Gap,
+    /// For `pool`: most keys of one branch.
     pub(super) pool_max: Option<Spanned<PoolMax>>,
+    /// Caps on the fee; all that are given hold.
     #[serde(default)]
     pub(super) fee: FeeTable,
+    /// Where money may go: `"any"`, a list of addresses, or `{ file = … }`.
     pub(super) destinations: Option<Spanned<DestinationsTable>>,
+    /// OP_RETURN outputs of value zero pass.
     #[serde(default)]
     pub(super) allow_op_return: bool,
+    /// Inputs of others pass, when proven like own ones.
     #[serde(default)]
     pub(super) allow_foreign_inputs: bool,
+    /// Latest absolute lock time, as a block height, that is signed.
     pub(super) max_locktime_height: Option<u32>,
+    /// The wallet's own limits; the signer's hold as well.
     #[serde(default)]
     pub(super) limits: LimitsTable,
 }
@@ -195,27 +221,59 @@ fn gap_default() -> Gap {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FeeTable {
+    /// Of a transaction.
     pub(super) max: Option<Sat>,
+    /// Of a transaction, per virtual byte.
     pub(super) max_rate: Option<FeeRate>,
+    /// Of what is paid to others.
     pub(super) max_share: Option<Share>,
 }
 
 /// `destinations = …`
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "destinations are \"any\", a list of addresses, or { file = \"…\" } with an address a line")]
+#[derive(Debug)]
 pub(super) enum DestinationsTable {
     /// `"any"`
     Word(String),
     /// Addresses.
-    List(Vec<String>),
+    List(Vec<Spanned<String>>),
     /// `{ file = … }`: a file with an address a line.
     File(DestinationsFile),
+}
+
+// By hand: serde's `untagged` would lose where each address stands.
+impl<'de> Deserialize<'de> for DestinationsTable {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct DestinationsVisitor;
+
+        impl<'de> de::Visitor<'de> for DestinationsVisitor {
+            type Value = DestinationsTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"any\", a list of addresses, or { file = \"…\" } with an address a line")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<DestinationsTable, E> {
+                Ok(DestinationsTable::Word(word.into()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<DestinationsTable, A::Error> {
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(DestinationsTable::List)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<DestinationsTable, A::Error> {
+                Deserialize::deserialize(de::value::MapAccessDeserializer::new(map)).map(DestinationsTable::File)
+            }
+        }
+
+        d.deserialize_any(DestinationsVisitor)
+    }
 }
 
 /// `{ file = … }`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DestinationsFile {
+    /// Absolute, or relative to the configuration's folder.
     pub(super) file: PathBuf,
 }
 
@@ -223,8 +281,11 @@ pub(super) struct DestinationsFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CommandsTable {
+    /// How many must sign what loosens a limit.
     pub(super) quorum: Spanned<usize>,
+    /// Who may sign.
     pub(super) managers: Vec<Spanned<ManagerTable>>,
+    /// What follows from a forged command, beside the alarm: `lock` or `refuse`.
     #[serde(default)]
     pub(super) on_forgery: OnForgery,
 }
@@ -244,6 +305,8 @@ pub enum OnForgery {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ManagerTable {
-    pub(super) name: String,
+    /// The name that stands in the journal.
+    pub(super) name: Spanned<String>,
+    /// The public key, `ed25519:…`, as `postern command keygen` prints it.
     pub(super) key: key::PublicKey,
 }

@@ -1,12 +1,11 @@
-//! The policy in plain English, what is worth a warning, and the policy's hash.
+//! The policy in plain English, and what is worth a warning.
 
 use std::fmt::Write as _;
 
 use postern_protocol::{
     command::Rate,
-    units::{format_amount_sat, format_duration_ms},
+    units::{format_amount_sat, format_duration_ms, format_fee_rate_sat_per_kvb, format_share_ppm},
 };
-use sha2::{Digest, Sha256};
 
 use super::{AnchorKind, Config, Disclose, OnForgery, WalletConfig, value::kind_name};
 use crate::policy::rules::{Destinations, Limits, Raise};
@@ -19,12 +18,6 @@ impl Config {
         // Writing into a String cannot fail.
         let _ = self.write_policy(&mut out);
         out
-    }
-
-    /// SHA-256 of [`Self::policy_text`] in hex: it stands in every heartbeat and in the journal.
-    #[must_use]
-    pub fn policy_hash(&self) -> String {
-        hex::encode(Sha256::digest(self.policy_text()))
     }
 
     /// What is allowed and should be known.
@@ -61,6 +54,9 @@ impl Config {
             if fee.max_sat.is_none() && fee.max_rate_sat_per_kvb.is_none() && fee.max_share_ppm.is_none() {
                 warn(format!("[wallet.{name}] has no fee cap: up to the limits, everything may leave as fees"));
             }
+            if matches!(&wallet.policy.destinations, Destinations::Scripts(scripts) if scripts.is_empty()) {
+                warn(format!("[wallet.{name}] destinations is empty: nothing can be paid to anyone"));
+            }
             if wallet.rules.allow_foreign_inputs {
                 warn(format!("[wallet.{name}] allow_foreign_inputs: transactions mix this wallet's money with others'"));
             }
@@ -83,6 +79,16 @@ impl Config {
         if let Some(lease) = self.anchor.lease_sat {
             writeln!(out, "  The anchor is raised by {} at a time; a crash burns at most that.", format_amount_sat(lease))?;
         }
+        for (name, table) in &self.keystores {
+            let module = table.module.get_ref().display();
+            writeln!(
+                out,
+                "Keystore `{name}`: the token `{}` with the serial number {}, through {module}.",
+                table.token.label, table.token.serial
+            )?;
+        }
+        write_people(out, "Gates, who may ask for signatures", &self.socket_terms.gates)?;
+        write_people(out, "Operators, who may see everything", &self.socket_terms.operators)?;
         for (name, wallet) in &self.wallets {
             writeln!(out, "Wallet `{name}` ({} on keystore `{}`):", kind_name(wallet.kind), wallet.keystore)?;
             write_wallet(out, wallet, self)?;
@@ -91,7 +97,13 @@ impl Config {
             return writeln!(out, "No managers: no command is accepted.");
         }
         let names: Vec<String> = self.managers.managers.iter().map(|(name, key)| format!("{name} ({key})")).collect();
-        writeln!(out, "Commands need {} of {} managers, a freeze any one of them: {}.", self.managers.quorum, names.len(), names.join(", "))?;
+        writeln!(
+            out,
+            "Commands need {} of {} managers, a freeze any one of them: {}.",
+            self.managers.quorum,
+            names.len(),
+            names.join(", ")
+        )?;
         match self.managers.on_forgery {
             OnForgery::Lock => writeln!(out, "A forged command locks what it names, until a quorum unlocks it."),
             OnForgery::Refuse => writeln!(out, "A forged command raises an alarm and locks nothing."),
@@ -106,8 +118,17 @@ fn write_limits(out: &mut String, limits: &Limits) -> std::fmt::Result {
     }
     match limits.total_sat {
         Some(total) => writeln!(out, "  At most {} in all, until a command lets more out.", format_amount_sat(total)),
-        None => writeln!(out, "  No total."),
+        None if limits.rates.is_empty() => writeln!(out, "  No limits of its own."),
+        None => writeln!(out, "  No total of its own."),
     }
+}
+
+fn write_people(out: &mut String, who: &str, names: &[serde_spanned::Spanned<String>]) -> std::fmt::Result {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.iter().map(|name| name.get_ref().as_str()).collect();
+    writeln!(out, "{who}: {}.", names.join(", "))
 }
 
 fn write_wallet(out: &mut String, wallet: &WalletConfig, config: &Config) -> std::fmt::Result {
@@ -131,10 +152,10 @@ fn write_wallet(out: &mut String, wallet: &WalletConfig, config: &Config) -> std
         writeln!(out, "  A fee is at most {}.", format_amount_sat(max))?;
     }
     if let Some(rate) = fee.max_rate_sat_per_kvb {
-        writeln!(out, "  A fee rate is at most {}.{:03} sat/vB.", rate / 1_000, rate % 1_000)?;
+        writeln!(out, "  A fee rate is at most {}.", format_fee_rate_sat_per_kvb(rate))?;
     }
     if let Some(ppm) = fee.max_share_ppm {
-        writeln!(out, "  A fee is at most {}.{:04} % of what is paid.", ppm / 10_000, ppm % 10_000)?;
+        writeln!(out, "  A fee is at most {} of what is paid.", format_share_ppm(ppm))?;
     }
     if wallet.rules.allow_op_return {
         writeln!(out, "  OP_RETURN outputs of value zero are allowed.")?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use bitcoin::Network;
+use bitcoin::{Network, PublicKey, bip32::Fingerprint};
 use postern_protocol::{frame::FRAME_MAX, units};
 use serde::{Deserialize, Deserializer, de};
 
@@ -29,7 +29,6 @@ macro_rules! ranged {
 }
 
 ranged! {
-    FrameMax, usize, (65_536..=FRAME_MAX), "a size from 65536 to 16777216 bytes";
     InFlight, usize, (1..=10_000), "a number from 1 to 10000";
     Sessions, usize, (1..=64), "a number from 1 to 64";
     Gap, u32, (1..=100_000), "a number from 1 to 100000";
@@ -58,6 +57,43 @@ with_unit! {
     Share, u32, "Parts per million.", units::parse_share_ppm;
 }
 
+/// A text with a form of its own.
+macro_rules! with_form {
+    ($($name:ident, $inner:ty, $wanted:literal;)+) => {$(
+        #[doc = concat!("A text: ", $wanted, ".")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                text.parse().map(Self).map_err(|_| de::Error::custom(format!("`{text}` is not {}", $wanted)))
+            }
+        }
+    )+};
+}
+
+with_form! {
+    PublicKeyText, PublicKey, "a public key: 66 hex digits that begin with 02 or 03, as `postern wallet new` prints it";
+    FingerprintText, Fingerprint, "a fingerprint: 8 hex digits, as in the descriptor";
+}
+
+/// A size in bytes: the largest frame that is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameMax(pub usize);
+
+impl<'de> Deserialize<'de> for FrameMax {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let bytes = units::parse_size_bytes(&text).map_err(de::Error::custom)?;
+        usize::try_from(bytes)
+            .ok()
+            .filter(|bytes| (4_096..=FRAME_MAX).contains(bytes))
+            .map(Self)
+            .ok_or_else(|| de::Error::custom(format!("`{text}` is not a size from \"4 KiB\" to \"16 MiB\"")))
+    }
+}
+
 /// Where a secret is; never the secret itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretTable(PinSource);
@@ -68,9 +104,11 @@ impl fmt::Debug for SecretTable {
     }
 }
 
-impl From<SecretTable> for PinSource {
-    fn from(table: SecretTable) -> Self {
-        table.0
+impl SecretTable {
+    /// The place.
+    #[must_use]
+    pub fn source(&self) -> &PinSource {
+        &self.0
     }
 }
 
@@ -92,6 +130,18 @@ impl<'de> de::Visitor<'de> for SecretVisitor {
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretTable, E> {
         Err(E::custom(INLINE))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretTable, E> {
+        Err(E::custom(INLINE))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretTable, E> {
+        Err(E::custom(INLINE))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<SecretTable, A::Error> {
+        Err(de::Error::custom(INLINE))
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SecretTable, A::Error> {
@@ -141,8 +191,8 @@ pub(super) fn network<'de, D: Deserializer<'de>>(d: D) -> Result<Network, D::Err
     word(d, &NETWORKS)
 }
 
-pub(super) fn raise<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Raise>, D::Error> {
-    word(d, &[("command", Raise::Command), ("config", Raise::Config)]).map(Some)
+pub(super) fn raise<'de, D: Deserializer<'de>>(d: D) -> Result<Raise, D::Error> {
+    word(d, &[("command", Raise::Command), ("config", Raise::Config)])
 }
 
 pub(super) fn wallet_kind<'de, D: Deserializer<'de>>(d: D) -> Result<WalletKind, D::Error> {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde_spanned::Spanned;
+
 use super::{
     peer::Roles,
     server::Terms,
@@ -57,7 +59,7 @@ impl Parts {
         };
 
         let terms = &config.socket_terms;
-        let uids = |names: &[String]| names.iter().map(|name| users::uid(name)).collect::<Result<Vec<u32>, _>>();
+        let uids = |names: &[Spanned<String>]| names.iter().map(|name| users::uid(name.get_ref())).collect::<Result<Vec<u32>, _>>();
         Ok(Self {
             name: config.name.clone(),
             network: config.network_name().into(),

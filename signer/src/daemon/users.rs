@@ -24,7 +24,7 @@ pub enum UserError {
 }
 
 /// A user's id, from a number or a name.
-pub(super) fn uid(name: &str) -> Result<u32, UserError> {
+pub(crate) fn uid(name: &str) -> Result<u32, UserError> {
     if let Ok(uid) = name.parse() {
         return Ok(uid);
     }
