@@ -1,0 +1,71 @@
+//! `postern-signer check`: what a configuration allows, before it does.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{
+    Ending,
+    paint::{DIM, GOOD, HEAD, WARN, paint},
+};
+use crate::config::Config;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The configuration file.
+    file: PathBuf,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    /// Do not look for the secrets, users and modules that the file names: it is for another machine.
+    #[arg(long)]
+    elsewhere: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: &'a str,
+    signer: &'a str,
+    network: &'a str,
+    policy_hash: String,
+    policy: Vec<&'a str>,
+    warnings: Vec<String>,
+    wallets: BTreeMap<&'a str, &'a str>,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> Result<Ending> {
+        let config = Config::load(&self.file)?;
+        let mut warnings = config.warnings();
+        if !self.elsewhere {
+            warnings.extend(config.check_machine()?);
+        }
+        let policy = config.policy_text();
+        if self.json {
+            let report = Report {
+                file: &self.file.to_string_lossy(),
+                signer: &config.name,
+                network: config.network_name(),
+                policy_hash: config.policy_hash(),
+                policy: policy.lines().collect(),
+                warnings,
+                wallets: config.wallets.iter().map(|(name, wallet)| (name.as_str(), wallet.descriptor.as_str())).collect(),
+            };
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            return Ok(Ending::Done);
+        }
+        for line in policy.lines() {
+            let style = if line.starts_with(' ') { anstyle::Style::new() } else { HEAD };
+            anstream::println!("{}", paint(style, line));
+        }
+        anstream::println!();
+        for warning in &warnings {
+            anstream::println!("{} {warning}", paint(WARN, "Warning:"));
+        }
+        anstream::println!("{} policy {}", paint(GOOD, "Good:"), config.policy_hash());
+        anstream::println!("{}", paint(DIM, "The same policy has the same hash; it stands in the journal and in every heartbeat."));
+        Ok(Ending::Done)
+    }
+}

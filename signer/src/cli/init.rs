@@ -1,0 +1,111 @@
+//! `postern init`: what a signer needs before its first start. Each step is said before it is done, and what exists is
+//! never replaced: a new ledger would mean new limits, a new identity that no command is for this signer any more.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Ending,
+    paint::{DIM, HEAD, paint},
+    site::Site,
+};
+use crate::{
+    identity::{IDENTITY_FILE, Identity, IdentityError},
+    ledger::Ledger,
+};
+
+pub(super) fn run(site: &Site) -> Result<Ending> {
+    let config = site.config()?;
+    let state = config.state.as_path();
+    make_folder(state)?;
+
+    let identity = match Identity::open(state) {
+        Ok(identity) => Some(identity),
+        Err(IdentityError::Missing(_)) => None,
+        Err(e) => return Err(e.into()),
+    };
+    let ledger = state.join(LEDGER_FILE);
+    let has_ledger = ledger.try_exists().with_context(|| ledger.display().to_string())?;
+    let identity = match (identity, has_ledger) {
+        (Some(identity), true) => {
+            anstream::println!("The identity and the ledger exist already; they are kept.");
+            identity
+        }
+        (Some(_), false) => bail!(
+            "{0} holds an identity and no ledger. A new ledger would forget what was spent, so none is made: restore {1}. \
+             Only if this signer never ran, remove {0}/{2} and run `postern init` again",
+            state.display(),
+            ledger.display(),
+            IDENTITY_FILE
+        ),
+        (None, true) => bail!(
+            "{} holds a ledger and no identity. A new identity would make every command and pairing void, so none is made: restore {} \
+             from a backup",
+            state.display(),
+            state.join(IDENTITY_FILE).display()
+        ),
+        (None, false) => make(state)?,
+    };
+
+    anstream::println!();
+    anstream::println!("{} {}", paint(HEAD, "Identity:"), identity.public());
+    anstream::println!("{}", paint(DIM, "Managers' commands and the coordinator know this signer by it."));
+    if config.wallets.is_empty() {
+        anstream::println!("{} postern wallet new NAME --keystore K --kind seed --script wpkh", paint(HEAD, "Next:"));
+    } else {
+        anstream::println!("{} postern-signer check {}", paint(HEAD, "Next:"), site.config_path().display());
+    }
+    Ok(Ending::Done)
+}
+
+/// In the state folder, see [`crate::ledger`].
+const LEDGER_FILE: &str = "ledger.db";
+
+fn make_folder(state: &Path) -> Result<()> {
+    match fs::symlink_metadata(state) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            anstream::println!("Making the state folder {}, for this user only.", state.display());
+            if let Some(parent) = state.parent() {
+                fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+            }
+            DirBuilder::new().mode(0o700).create(state).with_context(|| format!("{} cannot be made", state.display()))
+        }
+        Err(e) => Err(e).with_context(|| format!("{} cannot be looked at", state.display())),
+        Ok(metadata) => {
+            let folder = fs::metadata(state).with_context(|| format!("{} cannot be looked at", state.display()))?;
+            if !folder.is_dir() {
+                bail!("{} is not a folder; name another one in [signer] state", state.display());
+            }
+            let own = rustix::process::geteuid().as_raw();
+            if folder.uid() != own {
+                bail!(
+                    "{} belongs to user {}, and you are user {own}: run this as the user that the signer runs as (sudo -u …)",
+                    state.display(),
+                    folder.uid()
+                );
+            }
+            if folder.mode() & 0o077 != 0 && !metadata.is_symlink() {
+                anstream::println!("Closing the state folder {} to other users (mode 0700).", state.display());
+                fs::set_permissions(state, fs::Permissions::from_mode(0o700))
+                    .with_context(|| format!("{} cannot be closed to others", state.display()))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn make(state: &Path) -> Result<Identity> {
+    anstream::println!("Making the signer's identity key, {}.", state.join(IDENTITY_FILE).display());
+    let identity = Identity::create(state)?;
+    anstream::println!("Making an empty ledger, {}: nothing is spent yet.", state.join(LEDGER_FILE).display());
+    Ledger::create(state).with_context(|| {
+        let identity = state.join(IDENTITY_FILE);
+        format!("the ledger was not made; when the reason is gone, remove {} and run `postern init` again", identity.display())
+    })?;
+    Ok(identity)
+}

@@ -1,0 +1,18 @@
+//! `postern-signer run`: the daemon.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+
+use super::Ending;
+use crate::{
+    config::Config,
+    daemon::{self, logs},
+};
+
+pub(super) fn run(path: &Path) -> Result<Ending> {
+    logs::start().map_err(|e| anyhow!(e))?;
+    let config = Config::load(path)?;
+    daemon::run(&config)?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,47 @@
+//! `postern wallet …`: make wallets and show their public halves.
+
+mod address;
+mod export;
+mod new;
+mod script;
+mod show;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+
+use super::{Ending, site::Site};
+use crate::config::{Config, WalletConfig};
+
+/// `postern wallet …`
+#[derive(Debug, Subcommand)]
+pub(super) enum WalletCommand {
+    /// Make a wallet's keys in the token and print the table for the configuration.
+    New(new::NewWallet),
+    /// Show the configured wallets: kind, descriptor, first addresses.
+    Show(show::ShowWallet),
+    /// Print a wallet's descriptor for another program.
+    Export(export::ExportWallet),
+    /// Hand out addresses; the running signer remembers which.
+    Address(address::Addresses),
+}
+
+impl WalletCommand {
+    pub(super) fn run(&self, site: &Site) -> Result<Ending> {
+        match self {
+            Self::New(command) => command.run(site),
+            Self::Show(command) => command.run(site),
+            Self::Export(command) => command.run(site),
+            Self::Address(command) => command.run(site),
+        }
+    }
+}
+
+/// A wallet of the configuration by its name.
+fn configured<'c>(config: &'c Config, name: &str) -> Result<&'c WalletConfig> {
+    let known = || config.wallets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    match config.wallets.get(name) {
+        Some(wallet) => Ok(wallet),
+        None if config.wallets.is_empty() => bail!("no wallet is configured; `postern wallet new` makes one"),
+        None => Err(anyhow::anyhow!("there is {}", known())).with_context(|| format!("no [wallet.{name}] in {}", config.path.display())),
+    }
+}

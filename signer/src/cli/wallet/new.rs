@@ -1,0 +1,226 @@
+//! `postern wallet new`: keys are made in the token, and the table for the configuration is printed.
+//!
+//! What can be wrong is found before a key is made: a key on a token is for ever.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use bitcoin::{
+    Network, NetworkKind, PrivateKey, PublicKey,
+    bip32::{DerivationPath, Xpriv, Xpub},
+    secp256k1::{Secp256k1, SecretKey},
+};
+
+use super::script::ScriptTemplate;
+use crate::{
+    cli::{
+        Ending,
+        paint::{DIM, HEAD, paint},
+        site::Site,
+    },
+    config::Config,
+    identity::{IDENTITY_FILE, Identity},
+    keystore::{AccountKey, BoundKeys, KeystoreError, Pkcs11Keystore},
+    wallet::{Wallet, WalletKind},
+};
+
+/// How long the token may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct NewWallet {
+    /// Its name.
+    name: String,
+    /// The [keystore.NAME] whose token makes the keys.
+    #[arg(long, value_name = "NAME")]
+    keystore: String,
+    /// How its keys are kept.
+    #[arg(long)]
+    kind: Kind,
+    /// `pkh`, `sh-wpkh`, `wpkh`, `tr`, or a descriptor in which @ stands for this signer's key.
+    #[arg(long, value_name = "SCRIPT")]
+    script: ScriptTemplate,
+    /// For `seed`: the account's number in the usual derivation path.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    account: u32,
+    /// For `seed`: another derivation path, such as m/84h/0h/0h.
+    #[arg(long, value_name = "PATH", conflicts_with = "account")]
+    path: Option<DerivationPath>,
+    /// For `seed` and `pool`: the keys exist already, only print the table.
+    #[arg(long)]
+    existing: bool,
+}
+
+/// A wallet's kind as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// One key that never leaves the token.
+    Hsm,
+    /// A BIP-32 seed, encrypted by a key that never leaves the token: many addresses, Taproot.
+    Seed,
+    /// Numbered keys, stored wrapped under a key that never leaves the token: many addresses.
+    Pool,
+}
+
+impl From<Kind> for WalletKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Hsm => WalletKind::Hsm,
+            Kind::Seed => WalletKind::Seed,
+            Kind::Pool => WalletKind::Pool,
+        }
+    }
+}
+
+impl NewWallet {
+    pub(super) fn run(&self, site: &Site) -> Result<Ending> {
+        let config = site.config()?;
+        let account = self.account_path(config.network)?;
+        self.check_first(&config, &account)?;
+        let keystore = open(&config, &self.keystore)?;
+        let (keys, key) = self.make_keys(&config, &keystore, account)?;
+        let descriptor = self.script.fill(self.kind.into(), &key);
+        let wallet = Wallet::new(&self.name, config.network, &descriptor, 1, keys.clone())?;
+
+        anstream::eprintln!("{}", paint(DIM, format!("Put this into {} and check it:", config.path.display())));
+        print!("{}", self.table(&wallet, &keys)?);
+        anstream::eprintln!();
+        anstream::eprintln!("{} postern-signer check {}", paint(HEAD, "Next:"), config.path.display());
+        Ok(Ending::Done)
+    }
+
+    fn account_path(&self, network: Network) -> Result<DerivationPath> {
+        match &self.path {
+            Some(path) => Ok(path.clone()),
+            None => self.script.account_path(network, self.account),
+        }
+    }
+
+    /// Everything that can be known before a key is made.
+    fn check_first(&self, config: &Config, account: &DerivationPath) -> Result<()> {
+        if config.wallets.contains_key(&self.name) {
+            bail!("[wallet.{}] is configured already; `postern wallet show {0}` shows it", self.name);
+        }
+        let fits = (1..=32).contains(&self.name.len())
+            && self.name != "signer"
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if !fits {
+            bail!("`{}` is no name for a wallet: use 1 to 32 letters, digits, `-` and `_`, and not `signer`", self.name);
+        }
+        if self.existing && self.kind == Kind::Hsm {
+            bail!(
+                "--existing is for seed and pool: the public key of an hsm wallet was printed when it was made, and the token shows it as postern:{}",
+                self.name
+            );
+        }
+        if !config.state.join(IDENTITY_FILE).exists() {
+            bail!("there is no signer in {} yet; run `postern init` first", config.state.display());
+        }
+        Identity::open(&config.state).context("run this as the user that the signer runs as")?;
+        let (keys, key) = stand_in(self.kind, config.network, account)?;
+        let descriptor = self.script.fill(self.kind.into(), &key);
+        Wallet::new(&self.name, config.network, &descriptor, 1, keys).context("--script")?;
+        Ok(())
+    }
+
+    fn make_keys(&self, config: &Config, keystore: &Pkcs11Keystore, account: DerivationPath) -> Result<(BoundKeys, String)> {
+        let (name, network) = (self.name.as_str(), config.network);
+        let exists = |e: KeystoreError| match e {
+            KeystoreError::Exists { .. } => anyhow::Error::from(e).context(
+                "the keys of a wallet of this name exist; they are never replaced (--existing prints the table of a seed or pool)",
+            ),
+            e => e.into(),
+        };
+        match self.kind {
+            Kind::Hsm => {
+                anstream::eprintln!(
+                    "Making a key in the token of keystore {}, labelled postern:{name}; it never leaves it.",
+                    self.keystore
+                );
+                let public_key = keystore.create_hsm_key(name).map_err(exists)?;
+                Ok((BoundKeys::Hsm { public_key }, public_key.to_string()))
+            }
+            Kind::Seed => {
+                if !self.existing {
+                    anstream::eprintln!(
+                        "Making a seed in {}, encrypted by a new key of keystore {} that never leaves its token.",
+                        config.state.display(),
+                        self.keystore
+                    );
+                    keystore.create_seed(name, network).map_err(exists)?;
+                    anstream::eprintln!("{}", paint(HEAD, "Back up that file: without it and the token the money is gone."));
+                }
+                anstream::eprintln!("Deriving the account m/{account}.");
+                let key = keystore.account_key(name, network, &account)?;
+                let text = key.to_string();
+                Ok((BoundKeys::Seed { accounts: vec![key] }, text))
+            }
+            Kind::Pool => {
+                if !self.existing {
+                    anstream::eprintln!(
+                        "Making the wrapping key of a pool in the token of keystore {}, and an empty pool in {}.",
+                        self.keystore,
+                        config.state.display()
+                    );
+                    keystore.create_pool(name, network).map_err(exists)?;
+                    anstream::eprintln!("{}", paint(HEAD, "Back up the pool file whenever it grew: it holds the wrapped keys."));
+                }
+                Ok((BoundKeys::Pool, String::new()))
+            }
+        }
+    }
+
+    /// The table, without what has a default; comments say what is worth a thought.
+    fn table(&self, wallet: &Wallet, keys: &BoundKeys) -> Result<String> {
+        let kind = match self.kind {
+            Kind::Hsm => "hsm",
+            Kind::Seed => "seed",
+            Kind::Pool => "pool",
+        };
+        let mut out = String::new();
+        writeln!(out, "\n[wallet.{}]\nkeystore = \"{}\"\nkind = \"{kind}\"", self.name, self.keystore)?;
+        writeln!(out, "descriptor = \"{}\"", wallet.descriptor())?;
+        match keys {
+            BoundKeys::Hsm { public_key } => writeln!(out, "public_key = \"{public_key}\"")?,
+            BoundKeys::Seed { accounts } => {
+                if let Some(own) = accounts.first() {
+                    writeln!(out, "fingerprint = \"{}\"", own.fingerprint)?;
+                }
+            }
+            BoundKeys::Pool => {}
+        }
+        writeln!(out, "# fee = {{ max = \"0.001 BTC\", max_rate = \"200 sat/vB\", max_share = \"5 %\" }}")?;
+        writeln!(out, "# destinations = \"any\"")?;
+        Ok(out)
+    }
+}
+
+fn open(config: &Config, name: &str) -> Result<Pkcs11Keystore> {
+    let Some(pkcs11) = config.pkcs11(name) else {
+        let known: Vec<&str> = config.keystores.keys().map(String::as_str).collect();
+        bail!("no [keystore.{name}] in {}; there is {}", config.path.display(), known.join(", "));
+    };
+    let keystore = Pkcs11Keystore::open(pkcs11)?;
+    keystore.wait_ready(PATIENCE)?;
+    Ok(keystore)
+}
+
+/// Keys of the right shape, to try the script with before real ones are made.
+fn stand_in(kind: Kind, network: Network, account: &DerivationPath) -> Result<(BoundKeys, String)> {
+    let secp = Secp256k1::new();
+    match kind {
+        Kind::Hsm => {
+            let public_key: PublicKey = PrivateKey::new(SecretKey::from_slice(&[0x51; 32])?, network).public_key(&secp);
+            Ok((BoundKeys::Hsm { public_key }, public_key.to_string()))
+        }
+        Kind::Seed => {
+            let master = Xpriv::new_master(NetworkKind::from(network), &[0x51; 32])?;
+            let xpub = Xpub::from_priv(&secp, &master.derive_priv(&secp, account)?);
+            let key = AccountKey { fingerprint: master.fingerprint(&secp), path: account.clone(), xpub };
+            let text = key.to_string();
+            Ok((BoundKeys::Seed { accounts: vec![key] }, text))
+        }
+        Kind::Pool => Ok((BoundKeys::Pool, String::new())),
+    }
+}
