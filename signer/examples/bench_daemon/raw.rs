@@ -1,6 +1,7 @@
 //! C_SignInit and C_Sign with nothing around them.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -53,7 +54,23 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 
 /// Processor time that a process has used so far, in seconds.
 pub(crate) fn processor_s(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    used_s(Path::new(&format!("/proc/{pid}")))
+}
+
+/// The same by the names of its threads, without their numbers.
+pub(crate) fn processor_by_thread_s(pid: u32) -> Result<BTreeMap<String, f64>> {
+    let mut used = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        let name = std::fs::read_to_string(task.join("comm"))?;
+        let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+        *used.entry(name).or_default() += used_s(&task)?;
+    }
+    Ok(used)
+}
+
+fn used_s(task: &Path) -> Result<f64> {
+    let stat = std::fs::read_to_string(task.join("stat"))?;
     // The name may hold spaces; the numbers begin after it: state is field 3, utime and stime are 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split_whitespace().collect();
     let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
