@@ -112,8 +112,7 @@ pub struct BitcoindTable {
 }
 
 /// Where a secret is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     /// A file.
     File(PathBuf),

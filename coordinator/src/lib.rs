@@ -9,16 +9,21 @@
 //! - [`draft`]: coin selection, PSBTs, signatures put together; [`node`]: bitcoind.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod component;
 pub mod config;
 pub mod door;
 pub mod draft;
 pub mod failpoint;
+pub mod key;
 pub mod monitor;
 pub mod node;
 pub mod orders;
+pub mod run;
 pub mod sender;
+pub mod signer_api;
 pub mod store;
 pub mod wallet;

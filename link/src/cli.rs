@@ -80,7 +80,7 @@ async fn init(config: &LinkConfig, signer_key: Option<PublicKey>, out: Option<&P
         Some(path) => {
             std::fs::write(path, public).with_context(|| format!("{} cannot be written", path.display()))?;
             eprintln!("The link's keys are in {}. They never leave it.", config.link.state.display());
-            eprintln!("Take {} to the coordinator: postern-coordinator signer add NAME {0}", path.display());
+            eprintln!("Take {} to the coordinator: postern-coordinator signer add NAME --from {0}", path.display());
             eprintln!("It answers with its own public file; put that at {}.", config.link.coordinator.display());
         }
     }

@@ -1,10 +1,12 @@
 //! Amounts, times and fee rates as they stand in the file.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bitcoin::Network;
 use postern_protocol::units;
 use serde::{Deserialize, Deserializer, de};
+
+use super::Secret;
 
 /// Satoshi, written `"0.04 BTC"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,39 @@ impl FeeRate {
 impl<'de> Deserialize<'de> for FeeRate {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         units::parse_fee_rate_sat_per_kvb(&String::deserialize(d)?).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(SecretPlace)
+    }
+}
+
+/// Written by hand, so that a secret that was put where its place belongs is in no error.
+struct SecretPlace;
+
+impl<'de> de::Visitor<'de> for SecretPlace {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("where the secret is: { file = \"…\" } or { credential = \"…\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Secret, E> {
+        Err(E::custom("a secret never stands in the file: write { file = \"…\" } or { credential = \"…\" }"))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
+        let secret = match map.next_key::<String>()?.as_deref() {
+            Some("file") => Secret::File(map.next_value()?),
+            Some("credential") => Secret::Credential(map.next_value()?),
+            _ => return Err(de::Error::custom("a secret is { file = \"…\" } or { credential = \"…\" }")),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(secret),
+            Some(_) => Err(de::Error::custom("a secret is in one place: { file = \"…\" } or { credential = \"…\" }")),
+        }
     }
 }
 

@@ -1,0 +1,50 @@
+//! Nonces for signers' reports. In memory: after a restart the link gets new ones with its next pull.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rand::RngCore as _;
+
+/// Polls that overlap have nonces of their own.
+const KEPT: usize = 32;
+/// A report older than this proves nothing about now.
+const VALID_MS: i64 = 10 * 60_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Nonces(Mutex<HashMap<Arc<str>, VecDeque<(Vec<u8>, i64)>>>);
+
+impl Nonces {
+    fn with<T>(&self, signer: &Arc<str>, f: impl FnOnce(&mut VecDeque<(Vec<u8>, i64)>) -> T) -> T {
+        f(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(signer.clone()).or_default())
+    }
+
+    /// A new one.
+    pub(super) fn give(&self, signer: &Arc<str>, now: i64) -> Vec<u8> {
+        let mut nonce = vec![0; 16];
+        rand::rngs::OsRng.fill_bytes(&mut nonce);
+        self.with(signer, |kept| {
+            kept.retain(|(_, at)| at.saturating_add(VALID_MS) > now);
+            if kept.len() >= KEPT {
+                kept.pop_front();
+            }
+            kept.push_back((nonce.clone(), now));
+        });
+        nonce
+    }
+
+    /// Those that a report may answer.
+    pub(super) fn recent(&self, signer: &Arc<str>) -> Vec<Vec<u8>> {
+        self.with(signer, |kept| kept.iter().map(|(nonce, _)| nonce.clone()).collect())
+    }
+
+    /// True once.
+    pub(super) fn spend(&self, signer: &Arc<str>, nonce: &[u8]) -> bool {
+        self.with(signer, |kept| {
+            let before = kept.len();
+            kept.retain(|(known, _)| known != nonce);
+            kept.len() < before
+        })
+    }
+}
