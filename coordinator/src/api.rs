@@ -54,9 +54,12 @@ pub fn router(app: Arc<App>) -> Router {
     let (router, document) = documented();
     router
         .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "request.unknown_path", "there is nothing here").hint("GET /openapi.json lists all paths") })
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "request.unknown_path", "there is nothing here").hint("GET /openapi.json lists all paths")
+        })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "request.method", "this path has other methods").hint("GET /openapi.json lists them")
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "request.method", "this path has other methods")
+                .hint("GET /openapi.json lists them")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(time_limit))
@@ -86,7 +89,9 @@ fn documented() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
 async fn time_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(CALL_MAX, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "request.timeout", "no answer in time").hint("repeat it with the same Idempotency-Key").into_response(),
+        Err(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "request.timeout", "no answer in time")
+            .hint("repeat it with the same Idempotency-Key")
+            .into_response(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     app::{App, Step, StepError, WalletEntry},
     component::Progress,
     draft::Payment,
-    store::{AnchorSpent, Blocked, BlockedKind, BlockRef, Coin, Family, Member, MemberState, Order, WalletStop},
+    store::{AnchorSpent, BlockRef, Blocked, BlockedKind, Coin, Family, Member, MemberState, Order, WalletStop},
 };
 
 /// What a step knows while it works on one family.
@@ -124,11 +124,7 @@ impl Work<'_> {
         let psbt = Self::member_psbt(member)?;
         let mut coins: HashMap<_, _> =
             self.app.store.reserved_coins(self.family.id).await?.into_iter().map(|coin| (coin.outpoint, coin)).collect();
-        psbt.unsigned_tx
-            .input
-            .iter()
-            .map(|input| coins.remove(&input.previous_output).ok_or(StepError::Member(member.id)))
-            .collect()
+        psbt.unsigned_tx.input.iter().map(|input| coins.remove(&input.previous_output).ok_or(StepError::Member(member.id))).collect()
     }
 
     /// The payments of these orders, in this order.

@@ -188,9 +188,9 @@ fn changed(before: &heartbeat::Heartbeat, now: &heartbeat::Heartbeat) -> bool {
         h.limits.iter().map(|l| (l.scope.clone(), l.name.clone(), l.capacity_sat)).collect()
     };
     let more = |h: &heartbeat::Heartbeat, b: &heartbeat::Heartbeat| {
-        h.limits.iter().any(|l| {
-            l.per_ms == 0 && b.limits.iter().any(|o| o.scope == l.scope && o.name == l.name && o.available_sat < l.available_sat)
-        })
+        h.limits
+            .iter()
+            .any(|l| l.per_ms == 0 && b.limits.iter().any(|o| o.scope == l.scope && o.name == l.name && o.available_sat < l.available_sat))
     };
     before.frozen != now.frozen
         || before.policy_hash != now.policy_hash

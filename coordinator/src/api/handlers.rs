@@ -68,5 +68,6 @@ fn check_id(field: &str, text: &str) -> Result<(), ApiError> {
 }
 
 fn unknown_wallet(name: &str) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wallet.unknown", format!("there is no wallet `{name}`")).hint("GET /v1/wallets lists them")
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wallet.unknown", format!("there is no wallet `{name}`"))
+        .hint("GET /v1/wallets lists them")
 }

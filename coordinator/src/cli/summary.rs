@@ -58,7 +58,11 @@ fn wallet(out: &mut String, config: &Config, name: &str, table: &WalletTable) ->
     } else {
         let each = format_amount_sat(approval.automatic_up_to.0);
         match approval.automatic_per_day {
-            Some(day) => writeln!(out, "  Orders up to {each} need no approval, up to {} a day; others a second person's.", format_amount_sat(day.0))?,
+            Some(day) => writeln!(
+                out,
+                "  Orders up to {each} need no approval, up to {} a day; others a second person's.",
+                format_amount_sat(day.0)
+            )?,
             None => writeln!(out, "  Orders up to {each} need no approval, however many; others a second person's.")?,
         }
     }

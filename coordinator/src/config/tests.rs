@@ -30,7 +30,10 @@ fn the_commented_example_loads() {
 fn an_unknown_key_is_an_error_with_line_and_nearest_match() {
     let text = example().replace("needs_retry =", "need_retry =");
     let said = problem(&text);
-    assert!(said.contains(&format!("coordinator.toml:{}: unknown key `need_retry`; did you mean `needs_retry`?", line(&text, "need_retry"))), "{said}");
+    assert!(
+        said.contains(&format!("coordinator.toml:{}: unknown key `need_retry`; did you mean `needs_retry`?", line(&text, "need_retry"))),
+        "{said}"
+    );
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub(super) async fn of(store: &dyn Store, transactions: &[Transaction]) -> Store
     let own: HashMap<ScriptBuf, _> = store.own_scripts(&scripts).await?.into_iter().map(|s| (s.script.clone(), s)).collect();
     let mut effects = Effects::default();
     for transaction in transactions {
-        let mine = transaction.output.iter().zip(0_u32..).filter_map(|(output, vout)| Some((output, vout, own.get(&output.script_pubkey)?)));
+        let mine =
+            transaction.output.iter().zip(0_u32..).filter_map(|(output, vout)| Some((output, vout, own.get(&output.script_pubkey)?)));
         let mut txid = None;
         for (output, vout, script) in mine {
             let txid = *txid.get_or_insert_with(|| transaction.compute_txid());

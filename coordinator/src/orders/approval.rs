@@ -27,7 +27,9 @@ pub fn rule(table: &ApprovalTable, now: i64) -> ApprovalLimit {
 pub fn hash(network: Network, id: &str, external_id: &str, wallet: &str, script: &[u8], amount_sat: u64) -> String {
     let mut hasher = Sha256::new();
     hasher.update(DOMAIN);
-    for part in [network.to_string().as_bytes(), id.as_bytes(), external_id.as_bytes(), wallet.as_bytes(), script, &amount_sat.to_be_bytes()] {
+    for part in
+        [network.to_string().as_bytes(), id.as_bytes(), external_id.as_bytes(), wallet.as_bytes(), script, &amount_sat.to_be_bytes()]
+    {
         // With its length, so that no two orders give the same bytes.
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hasher.update(part);

@@ -5,7 +5,7 @@ use crate::{
     app::{App, Step, StepError, WalletEntry},
     config::FeeRate,
     draft::{self, Draft, DraftError, Payment, SelectionError},
-    store::{Blocked, BlockedKind, BlockRef, Coin, NewFamily, Order, OrderFilter, OrderState, OwnScript},
+    store::{BlockRef, Blocked, BlockedKind, Coin, NewFamily, Order, OrderFilter, OrderState, OwnScript},
 };
 
 /// Makes at most one batch. True: made.

@@ -34,7 +34,13 @@ async fn effect(app: &App, request: &RequestRow, now: i64) -> Step<ReplyEffect> 
         (RequestKind::Sign, ReplyBody::Refused(refusal)) => refused(app, request, &refusal, now).await,
         (RequestKind::Addresses, ReplyBody::Addresses(addresses)) => scripts(app, request, &addresses),
         (RequestKind::Addresses, ReplyBody::Refused(refusal)) => {
-            tracing::warn!(signer = request.signer, wallet = request.wallet, code = refusal.code.as_str(), "no addresses: {}", refusal.code.meaning());
+            tracing::warn!(
+                signer = request.signer,
+                wallet = request.wallet,
+                code = refusal.code.as_str(),
+                "no addresses: {}",
+                refusal.code.meaning()
+            );
             Ok(ReplyEffect::Ignored)
         }
         _ => {
@@ -60,7 +66,14 @@ async fn signatures(app: &App, request: &RequestRow, signed: &Signed) -> Step<Re
 
 async fn refused(app: &App, request: &RequestRow, refusal: &Refusal, now: i64) -> Step<ReplyEffect> {
     let code = refusal.code;
-    tracing::warn!(signer = request.signer, wallet = request.wallet, member = request.member, code = code.as_str(), "refused: {}", code.meaning());
+    tracing::warn!(
+        signer = request.signer,
+        wallet = request.wallet,
+        member = request.member,
+        code = code.as_str(),
+        "refused: {}",
+        code.meaning()
+    );
     if !is_open(app, request).await? {
         return Ok(ReplyEffect::Ignored);
     }

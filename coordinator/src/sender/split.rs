@@ -85,8 +85,11 @@ impl Work<'_> {
         }
         let paid: BTreeSet<String> = store.member_outputs(live.id).await?.into_iter().map(|(id, _)| id).collect();
         let held: Vec<String> = held.into_iter().filter(|id| !paid.contains(id)).collect();
-        let blocked =
-            Blocked::new(BlockedKind::Wait, "family.unsettled", "paid by a later transaction, once the one that it was batched with is buried");
+        let blocked = Blocked::new(
+            BlockedKind::Wait,
+            "family.unsettled",
+            "paid by a later transaction, once the one that it was batched with is buried",
+        );
         Ok(store.block_orders(&held, &blocked, self.now).await?)
     }
 }

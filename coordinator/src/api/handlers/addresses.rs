@@ -39,8 +39,12 @@ pub(in crate::api) async fn create_address(
     check_id("reference", &wish.reference)?;
     let entry = app.wallets.get(&wish.wallet).ok_or_else(|| unknown_wallet(&wish.wallet))?;
     if entry.wallet.is_single() {
-        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "address.single", "this wallet has one address, which is nobody's alone")
-            .hint("GET /v1/wallets shows it"));
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "address.single",
+            "this wallet has one address, which is nobody's alone",
+        )
+        .hint("GET /v1/wallets shows it"));
     }
     // Signers recognise addresses up to their gap past the last one that was paid to.
     let paid = app.store.last_used(&wish.wallet, RECEIVE).await?.paid;

@@ -61,8 +61,12 @@ async fn with_payment(app: &App, order: Order) -> Result<OrderBody, ApiError> {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
     let missing = || {
-        ApiError::new(StatusCode::BAD_REQUEST, "order.idempotency_key", "the header Idempotency-Key is missing or not 1 to 128 visible characters")
-            .hint("choose a new one for each order, and the same one when you repeat the call")
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "order.idempotency_key",
+            "the header Idempotency-Key is missing or not 1 to 128 visible characters",
+        )
+        .hint("choose a new one for each order, and the same one when you repeat the call")
     };
     let key = headers.get(IDEMPOTENCY_KEY).and_then(|v| v.to_str().ok()).ok_or_else(missing)?;
     let good = (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
@@ -193,13 +197,8 @@ pub(in crate::api) async fn list_orders(
     Filter(wish): Filter<ListOrders>,
 ) -> Result<Json<OrderList>, ApiError> {
     caller.may(Scope::Read)?;
-    let filter = OrderFilter {
-        wallet: wish.wallet,
-        state: wish.state,
-        external_id: wish.external_id,
-        after: wish.after,
-        limit: limit(wish.limit)?,
-    };
+    let filter =
+        OrderFilter { wallet: wish.wallet, state: wish.state, external_id: wish.external_id, after: wish.after, limit: limit(wish.limit)? };
     let orders = app.store.orders(filter).await?.into_iter().map(|order| body(order, None)).collect();
     Ok(Json(OrderList { orders }))
 }
