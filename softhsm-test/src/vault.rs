@@ -177,7 +177,7 @@ impl Vault {
             self.state, self.socket
         );
         if let Some(bytes) = frame_max {
-            let _ = writeln!(text, "[socket]\nframe_max = {bytes}\n");
+            let _ = writeln!(text, "[socket]\nframe_max = \"{bytes} B\"\n");
         }
         let _ = writeln!(text, "[limits]\n{limits}\n");
         if *anchor {

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use postern_protocol::{refusal::Refusal, reply::ReplyBody, request::RequestBody};
 
 use super::{
     Ending,
     paint::{BAD, DIM, paint},
 };
-use crate::{client::Client, config::Config};
+use crate::{
+    client::Client,
+    config::{Config, ConfigError},
+};
 
 /// Options that every command understands.
 #[derive(Debug, clap::Args)]
@@ -36,7 +39,10 @@ impl Site {
     }
 
     pub(super) fn config(&self) -> Result<Config> {
-        Config::load(&self.config).context("--config FILE names another configuration file")
+        Config::load(&self.config).map_err(|e| match e {
+            ConfigError::Unreadable { .. } => anyhow::Error::from(e).context("--config FILE says which configuration is meant"),
+            e => e.into(),
+        })
     }
 
     pub(super) fn client(&self) -> Result<Client> {

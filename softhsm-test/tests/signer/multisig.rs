@@ -10,7 +10,7 @@ use crate::coins::somebody;
 
 fn signer(run: &TempRun, name: &str, total: &str) -> Vault {
     let plan = VaultPlan::default().named(name).limits(&format!("total = \"{total}\""));
-    plan.wallet(WalletPlan::new("joint", "seed", "wpkh(@)")).prepare(run).unwrap()
+    plan.wallet(WalletPlan::new("joint", "seed", "wsh(pk(@))")).prepare(run).unwrap()
 }
 
 #[test]
