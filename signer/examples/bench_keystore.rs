@@ -22,7 +22,7 @@ use cryptoki::{
 };
 use cryptoki_sys as sys;
 use postern_signer::{
-    analysis::{Scheme, SigningTask},
+    analysis::{SIGHASH_ALL, Scheme, SigningTask},
     keystore::{BoundKeys, Keystore as _, PinSource, Pkcs11Config, Pkcs11Keystore, WalletBinding},
     wallet::{KeyLocator, KeyRef, Position},
 };
@@ -142,7 +142,8 @@ fn pool(keystore: &Pkcs11Keystore) {
 fn task(input: u32, locator: KeyLocator, public_key: PublicKey, scheme: Scheme) -> SigningTask {
     let mut digest = [0x42; 32];
     digest[..4].copy_from_slice(&input.to_be_bytes());
-    SigningTask { input, key: KeyRef { locator, public_key }, digest, scheme }
+    let sighash_byte = matches!(scheme, Scheme::Ecdsa).then_some(SIGHASH_ALL);
+    SigningTask { input, key: KeyRef { locator, public_key }, digest, scheme, sighash_byte }
 }
 
 /// One line for `cargo xtask bench`.

@@ -92,6 +92,6 @@ fn foreign_weight(fields: &InputFields<'_>) -> u64 {
     let scripts = [(fields.redeem_script, 4), (fields.witness_script, 1)];
     let scripts = scripts.into_iter().filter_map(|(script, factor)| script.map(|s| Weight::from_wu_usize(s.len()).to_wu().saturating_mul(factor)));
     let scripts: u64 = scripts.fold(0, u64::saturating_add);
-    let signatures = if fields.redeem_script.is_some() || fields.witness_script.is_some() { 20 } else { 4 };
-    scripts.saturating_add(73 * signatures).saturating_add(150)
+    let signatures: u64 = if fields.redeem_script.is_some() || fields.witness_script.is_some() { 20 } else { 4 };
+    scripts.saturating_add(signatures.saturating_mul(73)).saturating_add(150)
 }

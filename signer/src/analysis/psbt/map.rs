@@ -91,8 +91,11 @@ impl<'a> Map<'a> {
     }
 }
 
+/// A key (type and data) and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// None at the separator.
-fn next_pair<'a>(from: &mut Bytes<'a>) -> Result<Option<(&'a [u8], &'a [u8])>, BytesFault> {
+fn next_pair<'a>(from: &mut Bytes<'a>) -> Result<Option<Pair<'a>>, BytesFault> {
     let key = from.sized()?;
     if key.is_empty() {
         return Ok(None);

@@ -20,7 +20,7 @@ const ELSEWHERE: &[(RefusalCode, &str)] = &[
     (RefusalCode::NotPermitted, "signer/src/daemon/server/tests.rs"),
     (RefusalCode::Busy, "signer/src/daemon/server/tests.rs"),
     (RefusalCode::ShuttingDown, "signer/src/daemon/server/tests.rs"),
-    (RefusalCode::PsbtTooLarge, "signer/src/analysis/tests.rs"),
+    (RefusalCode::PsbtTooLarge, "signer/src/analysis/tests/every_refusal.rs"),
     (RefusalCode::KeyMismatch, "signer/tests/keystore/hsm.rs"),
     (RefusalCode::KeyMissing, "signer/tests/keystore/hsm.rs"),
     (RefusalCode::LedgerUnavailable, "signer/src/ledger/tests/charging.rs"),
