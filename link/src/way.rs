@@ -32,11 +32,11 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// After so many failures in a row the Tor client is made anew.
 const REBUILD_AFTER: u32 = 4;
 
-/// Pauses between attempts: from half a second, doubling, with jitter, never over a minute, never ending.
+/// Pauses between attempts: from half a second, doubling, with jitter, never over half a minute, never ending.
 pub fn endless_backoff() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(45))
+        .with_max_delay(Duration::from_secs(15))
         .with_factor(2.0)
         .with_jitter()
         .without_max_times()
