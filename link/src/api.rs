@@ -1,7 +1,7 @@
 //! Calls to the coordinator's signer API ([`postern_protocol::api`]) over one proven stream. Sizes are capped both ways and every
 //! call has its time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -112,6 +112,17 @@ impl Api {
     pub async fn tell(&mut self, path: &str, body: &impl Serialize) -> Result<(), ApiError> {
         let (status, bytes) = self.exchange(path, body, ANSWER_MAX, CALL_MAX).await?;
         if status == StatusCode::NO_CONTENT { Ok(()) } else { Err(unexpected(status, &bytes)) }
+    }
+
+    /// How long the shortest call takes: the way there and back, and nothing done in between. The coordinator knows no such call and
+    /// says so; that it says anything, on this stream, is the answer.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn round_trip(&mut self) -> Result<Duration, ApiError> {
+        let start = Instant::now();
+        self.exchange("/signer/v1/ping", &(), ANSWER_MAX, CALL_MAX).await?;
+        Ok(start.elapsed())
     }
 
     async fn exchange(

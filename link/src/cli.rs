@@ -1,6 +1,9 @@
-//! `postern-link init | check | run`.
+//! `postern-link init | check | ping | run`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -45,6 +48,18 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Dial once, prove both keys, and measure the round trip. Takes no request and works beside a running link.
+    Ping {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How many round trips.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+        /// Times in milliseconds as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Carry requests until SIGTERM.
     Run {
         /// The configuration file.
@@ -63,6 +78,7 @@ impl Cli {
         match self.command {
             Command::Init { config, signer_key, out } => init(&LinkConfig::load(&config)?, signer_key, out.as_deref()).await,
             Command::Check { file } => check(&LinkConfig::load(&file)?),
+            Command::Ping { config, count, json } => ping(LinkConfig::load(&config)?, count, json).await,
             Command::Run { config } => run(LinkConfig::load(&config)?).await,
         }
     }
@@ -90,7 +106,7 @@ async fn init(config: &LinkConfig, signer_key: Option<PublicKey>, out: Option<&P
 async fn ask_identity(config: &LinkConfig) -> Result<PublicKey> {
     let socket = SignerSocket::new(config.link.signer.clone());
     let wanted = "give the key with --signer-key (`postern status` shows it as identity)";
-    let asked = tokio::time::timeout(std::time::Duration::from_secs(10), socket.ask(RequestBody::Status)).await;
+    let asked = tokio::time::timeout(Duration::from_secs(10), socket.ask(RequestBody::Status)).await;
     match asked.with_context(|| format!("the signer does not answer on {}; start it, or {wanted}", config.link.signer.display()))?? {
         ReplyBody::Status(status) => Ok(status.identity.parse()?),
         ReplyBody::Refused(refusal) => bail!("the signer tells its identity to operators only ({refusal}): {wanted}"),
@@ -122,6 +138,32 @@ fn check(config: &LinkConfig) -> Result<()> {
     Ok(())
 }
 
+async fn ping(mut config: LinkConfig, count: u32, json: bool) -> Result<()> {
+    // Two Tor clients in one folder would be in each other's way.
+    config.tor.state = Some(config.link.state.join("tor-ping"));
+    let link = Link::new(config)?;
+    let start = Instant::now();
+    let mut api = link.dial().await?;
+    let connected = start.elapsed();
+    let mut times = Vec::new();
+    for _ in 0..count {
+        times.push(api.round_trip().await?);
+    }
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let at = |part: usize| times.get(times.len().saturating_sub(1) * part / 100).copied().map_or(f64::NAN, ms);
+    if json {
+        let report = serde_json::json!({
+            "connect_ms": ms(connected), "count": count, "min_ms": at(0), "median_ms": at(50), "p95_ms": at(95), "max_ms": at(100)
+        });
+        println!("{report}");
+    } else {
+        println!("Both ends proved their keys; connected in {:.0} ms.", ms(connected));
+        println!("{count} round trips: {:.1} ms median, {:.1} ms at least, {:.1} ms at most.", at(50), at(0), at(100));
+    }
+    Ok(())
+}
+
 async fn run(config: LinkConfig) -> Result<()> {
     let link = Link::new(config)?;
     let (stop, stopping) = watch::channel(false);
@@ -143,6 +185,7 @@ async fn run(config: LinkConfig) -> Result<()> {
 /// Shows what happens on standard error: `RUST_LOG`, by default our own words and Tor's warnings.
 pub fn start_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,postern_link=info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,tor_netdir=error,tor_circmgr=error,postern_link=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

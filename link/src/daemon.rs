@@ -9,13 +9,14 @@ use tokio::{
 };
 
 use crate::{
+    api::Api,
     config::{ConfigError, LinkConfig},
     desk::Desk,
     identity::LinkIdentity,
     keyfile::KeyFileError,
-    session,
+    session::{self, SessionError},
     signer::SignerSocket,
-    way::{Way, WayError, endless_backoff},
+    way::{Attempt, Way, WayError, endless_backoff},
 };
 
 /// How long a stopping link goes on to deliver what the signer has answered or is answering.
@@ -51,6 +52,14 @@ impl Link {
         let coordinator = coordinator_public(&config.link.coordinator)?;
         let way = Way::new(&config, &coordinator, &identity.tls, &identity.client_auth)?;
         Ok(Self { way, config })
+    }
+
+    /// One stream, proven at both ends, for calls of one's own.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn dial(&self) -> Result<Api, SessionError> {
+        Ok(Api::on(self.way.open(Attempt::new()).await?).await?)
     }
 
     /// Serves until `stopping` holds `true`.

@@ -7,6 +7,7 @@ mod client_auth;
 mod private;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -89,9 +90,12 @@ pub enum TorError {
     /// The private network's file is wrong.
     #[error(transparent)]
     Private(#[from] PrivateNetworkError),
-    /// Both at once make no sense: the bridges belong to the public network.
-    #[error("[tor] has both bridges and a private_network whose relays they are not: leave one out")]
-    BridgesOutsidePrivate,
+    /// A bridge of the public network together with a private network.
+    #[error("[tor] bridges, line {line}: not a loopback address; with a private_network nothing else is dialled")]
+    BridgeOutsidePrivate {
+        /// Which, from 1.
+        line: usize,
+    },
     /// A folder or key cannot be used.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
@@ -151,6 +155,9 @@ impl TorTable {
         for (index, line) in self.bridges.iter().enumerate() {
             let bridge: BridgeConfigBuilder =
                 line.parse().map_err(|e| TorError::Bridge { line: index.saturating_add(1), problem: format!("{e}") })?;
+            if self.private_network.is_some() && !is_on_loopback(line) {
+                return Err(TorError::BridgeOutsidePrivate { line: index.saturating_add(1) });
+            }
             config.bridges().bridges().push(bridge);
         }
         for transport in &self.transports {
@@ -163,3 +170,12 @@ impl TorTable {
         Ok(())
     }
 }
+
+/// Whether a bridge line dials this machine only. A transport's own host names are none of ours to judge, so they count as elsewhere.
+fn is_on_loopback(bridge: &str) -> bool {
+    let addresses: Vec<SocketAddr> = bridge.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub use onion::OnionService;
 use crate::{namespace::Namespace, process::Process, program, run::TempRun, wait::wait_until};
 
 /// How long a network may take until it works.
-const READY_MAX: Duration = Duration::from_secs(120);
+const READY_MAX: Duration = Duration::from_secs(300);
 
 /// How many nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,7 @@ impl TorNetwork {
             let own = run.folder(&format!("tor/{}", key.name))?;
             key.copy_to(&own)?;
             std::fs::write(own.join("torrc"), torrc::node(key, &keys, &own))?;
+            std::fs::write(own.join("bridge-line"), format!("{}:{} {}\n", key.address(), key.or_port(), key.rsa))?;
             nodes.push(Node { name: key.name.clone(), folder: own, process: None });
         }
         std::fs::write(folder.join("authorities.torrc"), torrc::authorities(&keys))?;

@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use axum::body::Bytes;
 use postern_link::{
     api::{Api, CALL_MAX},
+    daemon::Link,
     identity::LinkIdentity,
     way::{Attempt, Way},
 };
@@ -194,6 +195,17 @@ async fn a_request_that_no_signer_could_read_or_frame_is_refused_to_its_asker() 
     let ReplyBody::Refused(refusal) = stage.office.answer("heavy").await else { panic!() };
     assert_eq!(refusal.code, RefusalCode::FrameTooLarge);
     assert_eq!(stage.vault.asked("heavy"), 0);
+}
+
+#[tokio::test]
+async fn a_round_trip_is_measured_without_taking_a_request() {
+    let mut stage = Stage::direct();
+    let _door = stage.open_door().await;
+    stage.office.order("order", &sign("wallet"));
+    let link = Link::new(stage.link_config("link")).unwrap();
+    let time = link.dial().await.unwrap().round_trip().await.unwrap();
+    assert!(time > Duration::ZERO);
+    assert_eq!(stage.office.look(|books| books.pulls), 0);
 }
 
 #[tokio::test]

@@ -150,6 +150,21 @@ fn what_is_in_flight_when_a_relay_dies_is_answered() {
 }
 
 #[test]
+fn a_link_behind_a_bridge_gets_through() {
+    in_private_network(|net| {
+        block_on(async {
+            let mut stage = Stage::onion(&net.private_network_file());
+            let _vault = stage.vault.listen();
+            let _door = stage.open_door().await;
+            stage.table.tor.bridges = vec![net.bridge_line(0).unwrap()];
+            let _link = stage.start_link("link");
+            stage.office.order("order", &sign("wallet"));
+            assert_eq!(stage.office.answer("order").await, signed("wallet"));
+        });
+    });
+}
+
+#[test]
 fn inside_the_network_nothing_else_can_be_reached() {
     in_private_network(|_| {
         let routes = Command::new("ip").args(["route", "show"]).output().unwrap();

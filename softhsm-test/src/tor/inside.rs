@@ -1,7 +1,7 @@
 //! Tests whose own code must run inside the network: the test starts itself again there.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -25,6 +25,14 @@ impl Inside {
     #[must_use]
     pub fn private_network_file(&self) -> PathBuf {
         private_network_file(&self.0)
+    }
+
+    /// For `[tor] bridges`: the relay of that number, as a bridge into this network.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn bridge_line(&self, number: usize) -> Result<String> {
+        Ok(fs::read_to_string(self.0.join(relay_name(number)).join("bridge-line"))?.trim().to_owned())
     }
 
     /// As [`TorNetwork::onion_service`].
