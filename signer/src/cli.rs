@@ -3,6 +3,12 @@
 //! One file per command. A command says what it is about to do before it does it; what other programs read goes to standard
 //! output and nothing else does. It ends with 0 when it did what was asked, 2 when the signer refuses, 1 for everything else.
 
+/// A line on standard output, in colours where there is a terminal.
+macro_rules! say {
+    () => { $crate::cli::paint::line(format_args!("")) };
+    ($($words:tt)+) => { $crate::cli::paint::line(format_args!($($words)+)) };
+}
+
 mod check;
 mod command;
 mod init;
@@ -57,7 +63,6 @@ pub fn main<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     match program.run() {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(2),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("{}error:{} {error:#}", paint::BAD, paint::BAD.render_reset());
             ExitCode::from(1)
@@ -65,15 +70,12 @@ pub fn main<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     }
 }
 
-/// Whoever read our output has seen enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
 /// Writes the completions of a shell to standard output.
 fn completions<P: CommandFactory>(shell: Shell) -> Ending {
     let mut command = P::command();
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    say!("{}", String::from_utf8_lossy(&text).trim_end());
     Ending::Done
 }

@@ -53,19 +53,19 @@ impl Check {
                 warnings,
                 wallets: config.wallets.iter().map(|(name, wallet)| (name.as_str(), wallet.descriptor.as_str())).collect(),
             };
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            say!("{}", serde_json::to_string_pretty(&report)?);
             return Ok(Ending::Done);
         }
         for line in policy.lines() {
             let style = if line.starts_with(' ') { anstyle::Style::new() } else { HEAD };
-            anstream::println!("{}", paint(style, line));
+            say!("{}", paint(style, line));
         }
-        anstream::println!();
+        say!();
         for warning in &warnings {
-            anstream::println!("{} {warning}", paint(WARN, "Warning:"));
+            say!("{} {warning}", paint(WARN, "Warning:"));
         }
-        anstream::println!("{} policy {}", paint(GOOD, "Good:"), config.policy_hash());
-        anstream::println!("{}", paint(DIM, "The same policy has the same hash; it stands in the journal and in every heartbeat."));
+        say!("{} policy {}", paint(GOOD, "Good:"), config.policy_hash());
+        say!("{}", paint(DIM, "The same policy has the same hash; it stands in the journal and in every heartbeat."));
         Ok(Ending::Done)
     }
 }

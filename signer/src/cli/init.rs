@@ -33,7 +33,7 @@ pub(super) fn run(site: &Site) -> Result<Ending> {
     let has_ledger = ledger.try_exists().with_context(|| ledger.display().to_string())?;
     let identity = match (identity, has_ledger) {
         (Some(identity), true) => {
-            anstream::println!("The identity and the ledger exist already; they are kept.");
+            say!("The identity and the ledger exist already; they are kept.");
             identity
         }
         (Some(_), false) => bail!(
@@ -52,13 +52,13 @@ pub(super) fn run(site: &Site) -> Result<Ending> {
         (None, false) => make(state)?,
     };
 
-    anstream::println!();
-    anstream::println!("{} {}", paint(HEAD, "Identity:"), identity.public());
-    anstream::println!("{}", paint(DIM, "Managers' commands and the coordinator know this signer by it."));
+    say!();
+    say!("{} {}", paint(HEAD, "Identity:"), identity.public());
+    say!("{}", paint(DIM, "Managers' commands and the coordinator know this signer by it."));
     if config.wallets.is_empty() {
-        anstream::println!("{} postern wallet new NAME --keystore K --kind seed --script wpkh", paint(HEAD, "Next:"));
+        say!("{} postern wallet new NAME --keystore K --kind seed --script wpkh", paint(HEAD, "Next:"));
     } else {
-        anstream::println!("{} postern-signer check {}", paint(HEAD, "Next:"), site.config_path().display());
+        say!("{} postern-signer check {}", paint(HEAD, "Next:"), site.config_path().display());
     }
     Ok(Ending::Done)
 }
@@ -69,7 +69,7 @@ const LEDGER_FILE: &str = "ledger.db";
 fn make_folder(state: &Path) -> Result<()> {
     match fs::symlink_metadata(state) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            anstream::println!("Making the state folder {}, for this user only.", state.display());
+            say!("Making the state folder {}, for this user only.", state.display());
             if let Some(parent) = state.parent() {
                 fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
             }
@@ -90,7 +90,7 @@ fn make_folder(state: &Path) -> Result<()> {
                 );
             }
             if folder.mode() & 0o077 != 0 && !metadata.is_symlink() {
-                anstream::println!("Closing the state folder {} to other users (mode 0700).", state.display());
+                say!("Closing the state folder {} to other users (mode 0700).", state.display());
                 fs::set_permissions(state, fs::Permissions::from_mode(0o700))
                     .with_context(|| format!("{} cannot be closed to others", state.display()))?;
             }
@@ -100,9 +100,9 @@ fn make_folder(state: &Path) -> Result<()> {
 }
 
 fn make(state: &Path) -> Result<Identity> {
-    anstream::println!("Making the signer's identity key, {}.", state.join(IDENTITY_FILE).display());
+    say!("Making the signer's identity key, {}.", state.join(IDENTITY_FILE).display());
     let identity = Identity::create(state)?;
-    anstream::println!("Making an empty ledger, {}: nothing is spent yet.", state.join(LEDGER_FILE).display());
+    say!("Making an empty ledger, {}: nothing is spent yet.", state.join(LEDGER_FILE).display());
     Ledger::create(state).with_context(|| {
         let identity = state.join(IDENTITY_FILE);
         format!("the ledger was not made; when the reason is gone, remove {} and run `postern init` again", identity.display())

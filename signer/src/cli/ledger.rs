@@ -71,14 +71,14 @@ fn verify(path: &std::path::Path, json: bool) -> Result<Ending> {
             "transactions": totals.transactions,
             "commands": totals.commands,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(Ending::Done);
     }
-    anstream::println!("{} {} entries follow from each other, and everything else from them.", paint(GOOD, "Sound:"), report.head.seq);
-    anstream::println!("  head      {head}");
-    anstream::println!("  charged   {} in {} transactions", format_amount_sat(totals.charged_sat), totals.transactions);
-    anstream::println!("  commands  {}", totals.commands);
-    anstream::println!("{}", paint(DIM, "That it is the latest is shown by the anchor, or by the head in a heartbeat."));
+    say!("{} {} entries follow from each other, and everything else from them.", paint(GOOD, "Sound:"), report.head.seq);
+    say!("  head      {head}");
+    say!("  charged   {} in {} transactions", format_amount_sat(totals.charged_sat), totals.transactions);
+    say!("  commands  {}", totals.commands);
+    say!("{}", paint(DIM, "That it is the latest is shown by the anchor, or by the head in a heartbeat."));
     Ok(Ending::Done)
 }
 
@@ -90,9 +90,9 @@ fn show(path: &std::path::Path, from: u64, count: usize, json: bool) -> Result<E
         }
         left = left.saturating_sub(1);
         if json {
-            println!("{}", as_json(&line));
+            say!("{}", as_json(&line));
         } else {
-            anstream::println!("{} {}", paint(HEAD, format!("{:>6}", line.seq)), say(&line.entry));
+            say!("{} {}", paint(HEAD, format!("{:>6}", line.seq)), say(&line.entry));
         }
         left > 0
     })?;

@@ -63,7 +63,7 @@ fn parse(raw: Vec<u8>) -> Result<PsbtFile> {
 /// Writes a PSBT to a file that appears whole or not at all; without a path, as base64 to standard output.
 pub(super) fn write(path: Option<&Path>, form: Form, bytes: &[u8]) -> Result<()> {
     let Some(path) = path else {
-        println!("{}", STANDARD.encode(bytes));
+        say!("{}", STANDARD.encode(bytes));
         return Ok(());
     };
     match form {

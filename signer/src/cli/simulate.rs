@@ -95,7 +95,7 @@ impl Simulate {
         let ending = if refusal.is_some() { Ending::Refused } else { Ending::Done };
         let verdict = Verdict { verdict: if refusal.is_some() { "refused" } else { "sign" }, wallet, refusal, spend };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&verdict)?);
+            say!("{}", serde_json::to_string_pretty(&verdict)?);
         } else {
             verdict.say();
         }
@@ -176,27 +176,27 @@ impl Spend {
 impl Verdict {
     fn say(&self) {
         match &self.refusal {
-            None => anstream::println!("{} wallet {}", paint(GOOD, "Would be signed:"), self.wallet),
+            None => say!("{} wallet {}", paint(GOOD, "Would be signed:"), self.wallet),
             Some(refusal) => {
-                anstream::println!("{} wallet {}: {}", paint(BAD, "Refused:"), self.wallet, refusal.code);
-                anstream::println!("  {}", refusal.message.as_deref().unwrap_or(refusal.code.meaning()));
+                say!("{} wallet {}: {}", paint(BAD, "Refused:"), self.wallet, refusal.code);
+                say!("  {}", refusal.message.as_deref().unwrap_or(refusal.code.meaning()));
                 if let Some(wait_ms) = refusal.wait_ms {
-                    anstream::println!("  It will pass in {}.", about(wait_ms));
+                    say!("  It will pass in {}.", about(wait_ms));
                 }
             }
         }
         let Some(spend) = &self.spend else { return };
-        anstream::println!();
+        say!();
         for Paid { value_sat, to } in &spend.payments {
-            anstream::println!("  pays     {} to {to}", format_amount_sat(*value_sat));
+            say!("  pays     {} to {to}", format_amount_sat(*value_sat));
         }
         for Place { value_sat, branch, index } in &spend.change {
-            anstream::println!("  change   {} to {branch}/{index}", format_amount_sat(*value_sat));
+            say!("  change   {} to {branch}/{index}", format_amount_sat(*value_sat));
         }
         let rate = format_fee_rate_sat_per_kvb(spend.fee_rate_sat_per_kvb);
-        anstream::println!("  fee      {}, at least {rate}", format_amount_sat(spend.fee_sat));
-        anstream::println!("  outflow  {}, this is what is charged", format_amount_sat(spend.outflow_sat));
-        anstream::println!("  txid     {} before signing", spend.unsigned_txid);
-        anstream::println!("{}", paint(DIM, "Limits counted as untouched; `postern status` says what is left of them."));
+        say!("  fee      {}, at least {rate}", format_amount_sat(spend.fee_sat));
+        say!("  outflow  {}, this is what is charged", format_amount_sat(spend.outflow_sat));
+        say!("  txid     {} before signing", spend.unsigned_txid);
+        say!("{}", paint(DIM, "Limits counted as untouched; `postern status` says what is left of them."));
     }
 }

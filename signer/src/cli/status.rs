@@ -35,7 +35,7 @@ impl ShowStatus {
             Answer::Reply(_) => return unexpected(),
         };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&status)?);
+            say!("{}", serde_json::to_string_pretty(&status)?);
         } else {
             show(&status);
         }
@@ -44,39 +44,39 @@ impl ShowStatus {
 }
 
 fn show(status: &Status) {
-    anstream::println!("{} on {}, running for {}", paint(HEAD, &status.signer), status.network, about(status.uptime_ms));
-    anstream::println!("  identity  {}", status.identity);
-    anstream::println!("  policy    {}", status.policy_hash);
-    anstream::println!("  charged   {} in {} transactions, ever", format_amount_sat(status.charged_sat), status.charged_transactions);
-    anstream::println!("  ledger    entry {}, {}", status.ledger_seq, status.ledger_head);
-    anstream::println!("  anchor    {}", status.anchor);
+    say!("{} on {}, running for {}", paint(HEAD, &status.signer), status.network, about(status.uptime_ms));
+    say!("  identity  {}", status.identity);
+    say!("  policy    {}", status.policy_hash);
+    say!("  charged   {} in {} transactions, ever", format_amount_sat(status.charged_sat), status.charged_transactions);
+    say!("  ledger    entry {}, {}", status.ledger_seq, status.ledger_head);
+    say!("  anchor    {}", status.anchor);
 
-    anstream::println!("{}", paint(HEAD, "Limits"));
+    say!("{}", paint(HEAD, "Limits"));
     if status.limits.is_empty() {
-        anstream::println!("  {}", paint(WARN, "none: everything may leave"));
+        say!("  {}", paint(WARN, "none: everything may leave"));
     }
     let width = status.limits.iter().map(|limit| limit.scope.chars().count()).max().unwrap_or_default();
     for limit in &status.limits {
         let (style, bar) = gauge(limit);
         let (available, capacity) = (format_amount_sat(limit.available_sat), format_amount_sat(limit.capacity_sat));
-        anstream::println!("  {:width$}  {}  {available} of {capacity}, {}", limit.scope, paint(style, bar), limit.name);
+        say!("  {:width$}  {}  {available} of {capacity}, {}", limit.scope, paint(style, bar), limit.name);
     }
 
-    anstream::println!("{}", paint(HEAD, "Keystores"));
+    say!("{}", paint(HEAD, "Keystores"));
     for keystore in &status.keystores {
         let style = if keystore.ready { GOOD } else { BAD };
-        anstream::println!("  {}  {}  {}", keystore.name, paint(style, &keystore.state), paint(DIM, &keystore.token));
+        say!("  {}  {}  {}", keystore.name, paint(style, &keystore.state), paint(DIM, &keystore.token));
     }
     if !status.frozen.is_empty() {
-        anstream::println!("{}", paint(HEAD, "Stopped"));
-        status.frozen.iter().for_each(|scope| anstream::println!("  {}", paint(BAD, scope)));
+        say!("{}", paint(HEAD, "Stopped"));
+        status.frozen.iter().for_each(|scope| say!("  {}", paint(BAD, scope)));
     }
     if !status.refusals.is_empty() {
-        anstream::println!("{}", paint(HEAD, "Last refusals"));
+        say!("{}", paint(HEAD, "Last refusals"));
         for refusal in &status.refusals {
             let wallet = if refusal.wallet.is_empty() { "-" } else { &refusal.wallet };
-            anstream::println!("  {}  {wallet}  {}", date(refusal.at), paint(WARN, &refusal.code));
-            anstream::println!("    {}", paint(DIM, &refusal.message));
+            say!("  {}  {wallet}  {}", date(refusal.at), paint(WARN, &refusal.code));
+            say!("    {}", paint(DIM, &refusal.message));
         }
     }
 }

@@ -25,7 +25,7 @@ impl ApplyCommand {
         let bytes = command_file::read_bytes(&self.file)?;
         match site.ask(RequestBody::Command(bytes))? {
             Answer::Reply(ReplyBody::Applied(applied)) => {
-                anstream::println!("{} command {}: {}", paint(GOOD, "Applied"), applied.serial, applied.effect);
+                say!("{} command {}: {}", paint(GOOD, "Applied"), applied.serial, applied.effect);
                 Ok(Ending::Done)
             }
             Answer::Refused(refusal) => Ok(say_refusal(&refusal)),

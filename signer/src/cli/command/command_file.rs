@@ -55,18 +55,18 @@ pub(super) fn managers(site: &Site) -> Result<BTreeMap<String, PublicKey>> {
 /// Everything that a command says, and who signed it.
 pub(super) fn say(signed: &SignedCommand, managers: &BTreeMap<String, PublicKey>) {
     let command = signed.command();
-    anstream::println!("{} {}", paint(HEAD, "Command:"), words::action(&command.action));
-    anstream::println!("  for signer  ed25519:{}", hex::encode(command.signer));
-    anstream::println!("  on network  {}", command.network.escape_debug());
-    anstream::println!("  serial      {}", command.serial);
+    say!("{} {}", paint(HEAD, "Command:"), words::action(&command.action));
+    say!("  for signer  ed25519:{}", hex::encode(command.signer));
+    say!("  on network  {}", command.network.escape_debug());
+    say!("  serial      {}", command.serial);
     let now = now_s();
     let left = match command.expires.checked_sub(now) {
         None | Some(0) => paint(BAD, "expired"),
         Some(left) => format!("in {}", about(left.saturating_mul(1_000))),
     };
-    anstream::println!("  expires     {}, {left}", date(command.expires));
+    say!("  expires     {}, {left}", date(command.expires));
     if signed.signatures() == 0 {
-        anstream::println!("  {}", paint(WARN, "signed by nobody yet"));
+        say!("  {}", paint(WARN, "signed by nobody yet"));
         return;
     }
     let keys: Vec<PublicKey> = managers.values().copied().collect();
@@ -74,12 +74,12 @@ pub(super) fn say(signed: &SignedCommand, managers: &BTreeMap<String, PublicKey>
     match signed.verify(&keys) {
         Ok(who) => {
             let who: Vec<&str> = who.iter().filter_map(|n| names.get(*n)).map(|name| name.as_str()).collect();
-            anstream::println!("  signed by   {}", paint(GOOD, who.join(", ")));
+            say!("  signed by   {}", paint(GOOD, who.join(", ")));
         }
         Err(_) if managers.is_empty() => {
             let ids: Vec<String> = signed.key_ids().map(hex::encode).collect();
-            anstream::println!("  signed by   keys {}, {}", ids.join(", "), paint(DIM, "unchecked: no managers are configured here"));
+            say!("  signed by   keys {}, {}", ids.join(", "), paint(DIM, "unchecked: no managers are configured here"));
         }
-        Err(e) => anstream::println!("  signed by   {}", paint(BAD, format!("not the configured managers: {e}"))),
+        Err(e) => say!("  signed by   {}", paint(BAD, format!("not the configured managers: {e}"))),
     }
 }

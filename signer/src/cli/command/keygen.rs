@@ -41,7 +41,7 @@ impl Keygen {
             anstream::eprintln!("{} it is not encrypted.", paint(WARN, "Warning:"));
         }
         anstream::eprintln!("{}", paint(DIM, "For [commands] managers in the signer's configuration:"));
-        println!("{{ name = \"{}\", key = \"{}\" }}", self.name, PublicKey::from(key.verifying_key()));
+        say!("{{ name = \"{}\", key = \"{}\" }}", self.name, PublicKey::from(key.verifying_key()));
         Ok(Ending::Done)
     }
 }

@@ -125,7 +125,7 @@ impl NewCommand {
         command_file::write(&terms.output, &command)?;
         command_file::say(&command, &command_file::managers(site)?);
         let next = format!("Written to {0}. Each manager signs it: postern command sign {0} --key FILE", terms.output.display());
-        anstream::println!("{}", paint(DIM, next));
+        say!("{}", paint(DIM, next));
         Ok(Ending::Done)
     }
 }

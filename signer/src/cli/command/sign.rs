@@ -46,7 +46,7 @@ impl SignCommand {
         command.sign(&key)?;
         let output = self.output.as_ref().unwrap_or(&self.file);
         command_file::write(output, &command)?;
-        anstream::println!("{} {} now has {} signatures.", paint(GOOD, "Signed:"), output.display(), command.signatures());
+        say!("{} {} now has {} signatures.", paint(GOOD, "Signed:"), output.display(), command.signatures());
         Ok(Ending::Done)
     }
 }

@@ -59,11 +59,11 @@ impl Addresses {
         }
         if self.json {
             let all = given.iter().map(|address| as_json(address, table, config.network)).collect::<Result<Vec<_>>>()?;
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            say!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(Ending::Done);
         }
         for address in &given {
-            println!("{}", readable(address, config.network)?);
+            say!("{}", readable(address, config.network)?);
         }
         Ok(Ending::Done)
     }

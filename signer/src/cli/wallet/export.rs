@@ -41,8 +41,8 @@ impl ExportWallet {
         }
         let text = config.wallet(&self.name, table)?.descriptor();
         match self.format {
-            Format::Descriptor => println!("{text}"),
-            Format::Core => println!("{}", serde_json::to_string_pretty(&for_core(&text, table.gap)?)?),
+            Format::Descriptor => say!("{text}"),
+            Format::Core => say!("{}", serde_json::to_string_pretty(&for_core(&text, table.gap)?)?),
         }
         Ok(Ending::Done)
     }

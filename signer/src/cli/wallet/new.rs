@@ -84,7 +84,7 @@ impl NewWallet {
         let wallet = Wallet::new(&self.name, config.network, &descriptor, 1, keys.clone())?;
 
         anstream::eprintln!("{}", paint(DIM, format!("Put this into {} and check it:", config.path.display())));
-        print!("{}", self.table(&wallet, &keys)?);
+        say!("{}", self.table(&wallet, &keys)?.trim_end());
         anstream::eprintln!();
         anstream::eprintln!("{} postern-signer check {}", paint(HEAD, "Next:"), config.path.display());
         Ok(Ending::Done)

@@ -37,11 +37,11 @@ impl ShowWallet {
         };
         if self.json {
             let wallets = chosen.iter().map(|(name, table)| as_json(&config, name, table)).collect::<Result<Vec<_>>>()?;
-            println!("{}", serde_json::to_string_pretty(&wallets)?);
+            say!("{}", serde_json::to_string_pretty(&wallets)?);
             return Ok(Ending::Done);
         }
         if chosen.is_empty() {
-            anstream::println!("No wallet is configured; `postern wallet new` makes one.");
+            say!("No wallet is configured; `postern wallet new` makes one.");
         }
         for (name, table) in chosen {
             show(&config, name, table)?;
@@ -52,17 +52,14 @@ impl ShowWallet {
 
 fn show(config: &Config, name: &str, table: &WalletConfig) -> Result<()> {
     let wallet = config.wallet(name, table)?;
-    anstream::println!(
-        "{}",
-        paint(HEAD, format!("{name}: {} on keystore {}, {}", kind(table.kind), table.keystore, config.network_name()))
-    );
-    anstream::println!("  {}", wallet.descriptor());
+    say!("{}", paint(HEAD, format!("{name}: {} on keystore {}, {}", kind(table.kind), table.keystore, config.network_name())));
+    say!("  {}", wallet.descriptor());
     let addresses = addresses(config, name, table)?;
     for (position, address) in &addresses {
-        anstream::println!("  {:>5}  {address}", position.to_string());
+        say!("  {:>5}  {address}", position.to_string());
     }
     if addresses.is_empty() {
-        anstream::println!("  {}", paint(DIM, format!("its keys are numbered by the running signer: postern wallet address {name}")));
+        say!("  {}", paint(DIM, format!("its keys are numbered by the running signer: postern wallet address {name}")));
     }
     Ok(())
 }

@@ -1,0 +1,8 @@
+//! The programs as people run them: their own binaries, a real token, a real socket.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod checking;
+mod commands;
+mod desk;
+mod setting_up;
+mod signing;
