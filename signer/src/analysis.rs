@@ -36,6 +36,8 @@ use crate::{policy::rules::SpendRules, wallet::Wallet};
 /// Heaviest transaction that is signed, in weight units: nodes relay no heavier one. It also bounds the work of a request,
 /// the legacy signature hash with its square of inputs included (about 25 MB to hash).
 pub const WEIGHT_MAX: u64 = 400_000;
+/// More bytes of a script are not shown. Every ordinary output script is shorter.
+const SHOWN_BYTES: usize = 40;
 /// Most outputs that return to the wallet.
 pub const CHANGE_MAX: usize = 10;
 
@@ -68,6 +70,15 @@ pub fn analyze(wallet: &Wallet, rules: &SpendRules, psbt: &[u8]) -> Result<Spend
         tasks,
         transaction: psbt.transaction,
     })
+}
+
+/// A script as refusals show it: in hex, and no more of it than a person reads.
+fn shown(script: &bitcoin::Script) -> String {
+    let bytes = script.as_bytes();
+    match bytes.get(..SHOWN_BYTES) {
+        Some(first) if bytes.len() > SHOWN_BYTES => format!("{}… ({} bytes)", hex::encode(first), bytes.len()),
+        _ => hex::encode(bytes),
+    }
 }
 
 fn refuse<T>(code: RefusalCode, message: impl Into<String>) -> Result<T, Refusal> {

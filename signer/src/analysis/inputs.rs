@@ -11,7 +11,7 @@ use super::{
     past_gap::PastGap,
     previous::{PreviousTransactions, SpentOutput},
     psbt::{InputFields, Psbt},
-    refuse, scripts, shape, signatures,
+    refuse, scripts, shape, shown, signatures,
 };
 use crate::{
     policy::rules::SpendRules,
@@ -92,11 +92,11 @@ fn spent_outputs<'a>(wallet: &Wallet, rules: &SpendRules, psbt: &Psbt<'a>) -> Re
             return refuse(
                 RefusalCode::AmountConflict,
                 format!(
-                    "input {number}: witness_utxo says {} sat to {:x}, the previous transaction says {} sat to {:x}",
+                    "input {number}: witness_utxo says {} sat to {}, the previous transaction says {} sat to {}",
                     claimed.value.to_sat(),
-                    claimed.script,
+                    shown(claimed.script),
                     proven.value.to_sat(),
-                    proven.script
+                    shown(proven.script)
                 ),
             );
         }
@@ -153,6 +153,6 @@ fn check_foreign(
     }
     refuse(
         RefusalCode::ForeignInput,
-        format!("input {number} spends script {:x}, which is not this wallet's; remove it, or ask the wallet that it belongs to", output.script),
+        format!("input {number} spends script {}, which is not this wallet's; remove it, or ask the wallet that it belongs to", shown(output.script)),
     )
 }

@@ -10,7 +10,7 @@ use super::{
     CHANGE_MAX, Payment, ProvenChange,
     past_gap::PastGap,
     psbt::{OutputFields, Psbt},
-    refuse, scripts,
+    refuse, scripts, shown,
 };
 use crate::{policy::rules::SpendRules, wallet::Wallet};
 
@@ -99,7 +99,7 @@ fn check_kind(output: u32, txout: &TxOut, rules: &SpendRules) -> Result<(), Refu
     let Some(dust) = dust_limit_sat(script) else {
         return refuse(
             RefusalCode::OutputScriptForbidden,
-            format!("output {output} pays to script {script:x}, which is not p2pkh, p2sh, p2wpkh, p2wsh or p2tr"),
+            format!("output {output} pays to script {}, which is not p2pkh, p2sh, p2wpkh, p2wsh or p2tr", shown(script)),
         );
     };
     let value_sat = txout.value.to_sat();

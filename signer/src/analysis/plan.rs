@@ -126,7 +126,8 @@ impl SpendPlan {
     pub fn fee_sat(&self) -> u64 {
         self.fee_sat
     }
-    /// Own inputs minus proven change: the charge. The fee is in it.
+    /// Own inputs minus proven change: the charge. The fee is in it. With foreign inputs more may return than was ours; then
+    /// it is 0. Later the same transaction may have more inputs of ours, and more outflow: once the gap reaches them.
     #[must_use]
     pub fn outflow_sat(&self) -> u64 {
         self.outflow_sat

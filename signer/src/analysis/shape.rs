@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bitcoin::{Transaction, Weight};
+use bitcoin::Transaction;
 use postern_protocol::{
     refusal::{Refusal, RefusalCode},
     units::{MAX_MONEY_SAT, format_amount_sat},
@@ -90,7 +90,7 @@ pub(super) fn weight(wallet: &Wallet, psbt: &Psbt<'_>, inputs: &Inputs<'_>) -> R
 /// What another's input may weigh when it is signed: its scripts as given, and a key and a signature, or twenty.
 fn foreign_weight(fields: &InputFields<'_>) -> u64 {
     let scripts = [(fields.redeem_script, 4), (fields.witness_script, 1)];
-    let scripts = scripts.into_iter().filter_map(|(script, factor)| script.map(|s| Weight::from_wu_usize(s.len()).to_wu().saturating_mul(factor)));
+    let scripts = scripts.into_iter().filter_map(|(script, factor)| script.map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX).saturating_mul(factor)));
     let scripts: u64 = scripts.fold(0, u64::saturating_add);
     let signatures: u64 = if fields.redeem_script.is_some() || fields.witness_script.is_some() { 20 } else { 4 };
     scripts.saturating_add(signatures.saturating_mul(73)).saturating_add(150)
