@@ -28,7 +28,11 @@ pub(super) fn check(caps: &FeeCaps, inputs: &Inputs<'_>, outputs: &Outputs, weig
         if u128::from(fee_sat).saturating_mul(1_000) > u128::from(max).saturating_mul(u128::from(vbytes)) {
             return refuse(
                 RefusalCode::FeeRate,
-                format!("the fee is {fee_sat} sat for {vbytes} vB or little more; fee.max_rate is {}.{:03} sat/vB", max / 1_000, max % 1_000),
+                format!(
+                    "the fee is {fee_sat} sat for {vbytes} vB or little more; fee.max_rate is {}.{:03} sat/vB",
+                    max / 1_000,
+                    max % 1_000
+                ),
             );
         }
     }

@@ -44,7 +44,10 @@ impl<'a> Inputs<'a> {
             own.push(ours);
         }
         if own.iter().all(Option::is_none) {
-            return refuse(RefusalCode::NothingToSign, format!("no input spends a script of wallet {}; name the wallet that it spends from", wallet.name()));
+            return refuse(
+                RefusalCode::NothingToSign,
+                format!("no input spends a script of wallet {}; name the wallet that it spends from", wallet.name()),
+            );
         }
         Ok(Self { spent, own, total_sat })
     }
@@ -123,14 +126,26 @@ fn read_output(number: usize, bytes: &[u8]) -> Result<SpentOutput<'_>, Refusal> 
     }
 }
 
-fn unproven<T>(wallet: &Wallet, rules: &SpendRules, number: usize, fields: &InputFields<'_>, claimed: Option<SpentOutput<'_>>) -> Result<T, Refusal> {
+fn unproven<T>(
+    wallet: &Wallet,
+    rules: &SpendRules,
+    number: usize,
+    fields: &InputFields<'_>,
+    claimed: Option<SpentOutput<'_>>,
+) -> Result<T, Refusal> {
     let ours = claimed.is_some_and(|claimed| wallet.find(claimed.script).is_some())
         || fields.key_origins().chain(fields.tap_key_origins()).any(|o| wallet.claim(o.key, o.fingerprint, &o.path()).ours);
     let mend = "add its full previous transaction (non_witness_utxo)";
     if rules.allow_foreign_inputs && !ours {
-        return refuse(RefusalCode::ForeignInputUnproven, format!("input {number} is not this wallet's, and its amount and script are not proven; {mend}"));
+        return refuse(
+            RefusalCode::ForeignInputUnproven,
+            format!("input {number} is not this wallet's, and its amount and script are not proven; {mend}"),
+        );
     }
-    refuse(RefusalCode::PrevtxMissing, format!("input {number} lacks its full previous transaction, without which its amount is only claimed; {mend}"))
+    refuse(
+        RefusalCode::PrevtxMissing,
+        format!("input {number} lacks its full previous transaction, without which its amount is only claimed; {mend}"),
+    )
 }
 
 fn check_foreign(
@@ -145,7 +160,9 @@ fn check_foreign(
     if let Some(position) = past_gap.position_of(output.script, origins)? {
         return refuse(
             RefusalCode::ForeignInput,
-            format!("input {number} is this wallet's {position}, which lies past its last used address plus the gap; raise the wallet's gap"),
+            format!(
+                "input {number} is this wallet's {position}, which lies past its last used address plus the gap; raise the wallet's gap"
+            ),
         );
     }
     if rules.allow_foreign_inputs {
@@ -153,6 +170,9 @@ fn check_foreign(
     }
     refuse(
         RefusalCode::ForeignInput,
-        format!("input {number} spends script {}, which is not this wallet's; remove it, or ask the wallet that it belongs to", shown(output.script)),
+        format!(
+            "input {number} spends script {}, which is not this wallet's; remove it, or ask the wallet that it belongs to",
+            shown(output.script)
+        ),
     )
 }

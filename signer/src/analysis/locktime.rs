@@ -20,7 +20,9 @@ pub(super) fn check(transaction: &Transaction, rules: &SpendRules, wallet: Timel
             if wallet.after_seconds.is_none_or(|after| seconds > after) {
                 return refuse(
                     RefusalCode::TxLocktime,
-                    format!("the lock time is a time stamp ({seconds}), later than any in the wallet's descriptor; use a block height or 0"),
+                    format!(
+                        "the lock time is a time stamp ({seconds}), later than any in the wallet's descriptor; use a block height or 0"
+                    ),
                 );
             }
         }
@@ -38,7 +40,9 @@ pub(super) fn check(transaction: &Transaction, rules: &SpendRules, wallet: Timel
         if length > longest.unwrap_or(0) {
             return refuse(
                 RefusalCode::TxLocktime,
-                format!("input {number}'s sequence locks it for {length} {unit}, longer than any older(…) in the wallet's descriptor; use 0xfffffffd"),
+                format!(
+                    "input {number}'s sequence locks it for {length} {unit}, longer than any older(…) in the wallet's descriptor; use 0xfffffffd"
+                ),
             );
         }
     }

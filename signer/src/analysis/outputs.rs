@@ -64,7 +64,13 @@ impl Outputs {
 }
 
 /// An output that is not in the table: it must not pretend to be ours.
-fn check_claim(output: u32, wallet: &Wallet, script: &Script, fields: &OutputFields<'_>, past_gap: &mut PastGap<'_>) -> Result<(), Refusal> {
+fn check_claim(
+    output: u32,
+    wallet: &Wallet,
+    script: &Script,
+    fields: &OutputFields<'_>,
+    past_gap: &mut PastGap<'_>,
+) -> Result<(), Refusal> {
     let claimed = past_gap.claimed(fields.key_origins());
     if !claimed.ours {
         return Ok(());
@@ -75,18 +81,24 @@ fn check_claim(output: u32, wallet: &Wallet, script: &Script, fields: &OutputFie
                 let end = wallet.end(position.branch);
                 return refuse(
                     RefusalCode::ChangeBeyondGap,
-                    format!("output {output} returns to {position}, and change is known up to index {end} (not included): use an earlier index"),
+                    format!(
+                        "output {output} returns to {position}, and change is known up to index {end} (not included): use an earlier index"
+                    ),
                 );
             }
             Ok(())
         }
         Some(position) => refuse(
             RefusalCode::ChangeClaimFalse,
-            format!("output {output} claims to be this wallet's {position}, and is not: whoever wrote this PSBT passes another's script off as ours"),
+            format!(
+                "output {output} claims to be this wallet's {position}, and is not: whoever wrote this PSBT passes another's script off as ours"
+            ),
         ),
         None => refuse(
             RefusalCode::ChangeClaimFalse,
-            format!("output {output} names a key of ours, with an origin that leads nowhere in this wallet; remove the origin from outputs that are not ours"),
+            format!(
+                "output {output} names a key of ours, with an origin that leads nowhere in this wallet; remove the origin from outputs that are not ours"
+            ),
         ),
     }
 }

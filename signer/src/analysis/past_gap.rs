@@ -44,7 +44,11 @@ impl<'w> PastGap<'w> {
     }
 
     /// The claimed position, when the script truly is the wallet's there.
-    pub(super) fn position_of<'a>(&mut self, script: &Script, origins: impl Iterator<Item = KeyOrigin<'a>>) -> Result<Option<Position>, Refusal> {
+    pub(super) fn position_of<'a>(
+        &mut self,
+        script: &Script,
+        origins: impl Iterator<Item = KeyOrigin<'a>>,
+    ) -> Result<Option<Position>, Refusal> {
         let claimed = self.claimed(origins);
         if !claimed.ours {
             return Ok(None);
@@ -60,7 +64,9 @@ impl<'w> PastGap<'w> {
         let Some(left) = self.left.checked_sub(1) else {
             return refuse(
                 RefusalCode::ChangeBeyondGap,
-                format!("more than {DERIVATIONS_MAX} inputs and outputs claim positions past the gap; raise the wallet's gap, or split the transaction"),
+                format!(
+                    "more than {DERIVATIONS_MAX} inputs and outputs claim positions past the gap; raise the wallet's gap, or split the transaction"
+                ),
             );
         };
         self.left = left;

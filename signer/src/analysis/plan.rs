@@ -150,7 +150,8 @@ impl SpendPlan {
     /// `outflow_sat` less a fee of 1 sat to one script, and differs in its txid by `salt`.
     pub(crate) fn for_tests(wallet: &str, own: &[OutPoint], foreign: &[OutPoint], outflow_sat: u64, salt: u32) -> Self {
         use bitcoin::{Amount, Sequence, TxIn, TxOut, Witness, absolute::LockTime, transaction::Version};
-        let input = |o: &OutPoint| TxIn { previous_output: *o, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
+        let input =
+            |o: &OutPoint| TxIn { previous_output: *o, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
         let fee_sat = outflow_sat.min(1);
         let script_pubkey = ScriptBuf::from_bytes([&[0x00, 0x14][..], &[7; 20]].concat());
         let paid = TxOut { value: Amount::from_sat(outflow_sat - fee_sat), script_pubkey: script_pubkey.clone() };

@@ -226,9 +226,5 @@ fn decode_without_witness(mut bytes: &[u8]) -> Result<Transaction, bitcoin::cons
         output: Vec::<TxOut>::consensus_decode(from)?,
         lock_time: absolute::LockTime::consensus_decode(from)?,
     };
-    if from.is_empty() {
-        Ok(transaction)
-    } else {
-        Err(bitcoin::consensus::encode::Error::ParseFailed("bytes follow the transaction"))
-    }
+    if from.is_empty() { Ok(transaction) } else { Err(bitcoin::consensus::encode::Error::ParseFailed("bytes follow the transaction")) }
 }

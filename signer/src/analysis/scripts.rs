@@ -46,7 +46,10 @@ fn check_redeem_script(place: std::fmt::Arguments<'_>, given: Option<&Script>, o
     if given.is_none() || given == derived {
         return Ok(());
     }
-    refuse(RefusalCode::RedeemScriptMismatch, format!("{place}: the redeem script is not the one that the descriptor derives at {}", own.position))
+    refuse(
+        RefusalCode::RedeemScriptMismatch,
+        format!("{place}: the redeem script is not the one that the descriptor derives at {}", own.position),
+    )
 }
 
 fn check_witness_script(place: std::fmt::Arguments<'_>, given: Option<&Script>, own: &OwnScript) -> Result<(), Refusal> {
@@ -57,12 +60,18 @@ fn check_witness_script(place: std::fmt::Arguments<'_>, given: Option<&Script>, 
     if given.is_none() || given == derived {
         return Ok(());
     }
-    refuse(RefusalCode::WitnessScriptMismatch, format!("{place}: the witness script is not the one that the descriptor derives at {}", own.position))
+    refuse(
+        RefusalCode::WitnessScriptMismatch,
+        format!("{place}: the witness script is not the one that the descriptor derives at {}", own.position),
+    )
 }
 
 fn check_taproot(number: usize, wallet: &Wallet, fields: &InputFields<'_>, own: &OwnScript) -> Result<(), Refusal> {
     let mismatch = |what: &str| {
-        refuse(RefusalCode::TaprootMismatch, format!("input {number}: {what} is not the one that the descriptor derives at {}", own.position))
+        refuse(
+            RefusalCode::TaprootMismatch,
+            format!("input {number}: {what} is not the one that the descriptor derives at {}", own.position),
+        )
     };
     let SpendScript::Taproot { internal_key, output_key_parity, merkle_root, leaves, .. } = &own.spend else {
         return refuse(RefusalCode::TaprootMismatch, format!("input {number} has Taproot fields, and our script there is not Taproot"));

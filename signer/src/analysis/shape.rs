@@ -33,13 +33,22 @@ pub(super) fn check(transaction: &Transaction) -> Result<(), Refusal> {
     let mut outpoints = HashSet::with_capacity(transaction.input.len());
     for (number, input) in transaction.input.iter().enumerate() {
         if !input.script_sig.is_empty() || !input.witness.is_empty() {
-            return refuse(RefusalCode::TxSigned, format!("input {number} of the unsigned transaction carries a script signature; send it unsigned"));
+            return refuse(
+                RefusalCode::TxSigned,
+                format!("input {number} of the unsigned transaction carries a script signature; send it unsigned"),
+            );
         }
         if input.previous_output.is_null() {
-            return refuse(RefusalCode::TxCoinbasePrevout, format!("input {number} spends the null outpoint, as only coinbase transactions do"));
+            return refuse(
+                RefusalCode::TxCoinbasePrevout,
+                format!("input {number} spends the null outpoint, as only coinbase transactions do"),
+            );
         }
         if !outpoints.insert(input.previous_output) {
-            return refuse(RefusalCode::TxDuplicateOutpoint, format!("input {number} spends {}, as an earlier input does", input.previous_output));
+            return refuse(
+                RefusalCode::TxDuplicateOutpoint,
+                format!("input {number} spends {}, as an earlier input does", input.previous_output),
+            );
         }
     }
     let outputs = transaction.output.iter().enumerate().map(|(number, output)| (number, output.value.to_sat()));
@@ -90,7 +99,9 @@ pub(super) fn weight(wallet: &Wallet, psbt: &Psbt<'_>, inputs: &Inputs<'_>) -> R
 /// What another's input may weigh when it is signed: its scripts as given, and a key and a signature, or twenty.
 fn foreign_weight(fields: &InputFields<'_>) -> u64 {
     let scripts = [(fields.redeem_script, 4), (fields.witness_script, 1)];
-    let scripts = scripts.into_iter().filter_map(|(script, factor)| script.map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX).saturating_mul(factor)));
+    let scripts = scripts
+        .into_iter()
+        .filter_map(|(script, factor)| script.map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX).saturating_mul(factor)));
     let scripts: u64 = scripts.fold(0, u64::saturating_add);
     let signatures: u64 = if fields.redeem_script.is_some() || fields.witness_script.is_some() { 20 } else { 4 };
     scripts.saturating_add(signatures.saturating_mul(73)).saturating_add(150)

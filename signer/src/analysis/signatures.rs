@@ -22,7 +22,10 @@ pub(super) fn check(number: usize, fields: &InputFields<'_>, spent: &SpentOutput
         && taproot
         && has_annex(witness).is_ok_and(|annex| annex)
     {
-        return refuse(RefusalCode::AnnexForbidden, format!("input {number} is final with an annex (BIP 341), whose meaning nobody knows yet"));
+        return refuse(
+            RefusalCode::AnnexForbidden,
+            format!("input {number} is final with an annex (BIP 341), whose meaning nobody knows yet"),
+        );
     }
     if fields.final_witness.is_some() || fields.final_script_sig {
         return refuse(RefusalCode::InputFinal, format!("input {number} is already final; send the PSBT before it is finalised"));
@@ -40,7 +43,9 @@ pub(super) fn check(number: usize, fields: &InputFields<'_>, spent: &SpentOutput
     let foreign = |sighash: u8| {
         refuse(
             RefusalCode::ForeignSignatureSighash,
-            format!("input {number} carries a signature with sighash type {sighash:#04x}: whoever made it lets others change the transaction"),
+            format!(
+                "input {number} carries a signature with sighash type {sighash:#04x}: whoever made it lets others change the transaction"
+            ),
         )
     };
     for (_, signature) in fields.partial_signatures() {

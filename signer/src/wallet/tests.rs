@@ -176,8 +176,14 @@ fn descriptors_that_are_not_safe_are_refused_with_what_mends_them() {
         (pool("wsh(multi(2,pool,pool))"), "not safe"),
         (Wallet::new("w", Network::Regtest, "wpkh(pool)", 0, BoundKeys::Pool), "1 to"),
         (Wallet::new("w", Network::Regtest, "wpkh(pool)", super::GAP_MAX + 1, BoundKeys::Pool), "1 to"),
-        (Wallet::new("w", Network::Regtest, &format!("wpkh({}/<0;1>/*)", account()), 5, BoundKeys::Seed { accounts: vec![] }), "none was given"),
-        (Wallet::new("w", Network::Bitcoin, &format!("wpkh({}/<0;1>/*)", account()), 5, BoundKeys::Seed { accounts: vec![account()] }), "xpub"),
+        (
+            Wallet::new("w", Network::Regtest, &format!("wpkh({}/<0;1>/*)", account()), 5, BoundKeys::Seed { accounts: vec![] }),
+            "none was given",
+        ),
+        (
+            Wallet::new("w", Network::Bitcoin, &format!("wpkh({}/<0;1>/*)", account()), 5, BoundKeys::Seed { accounts: vec![account()] }),
+            "xpub",
+        ),
     ];
     for (number, (made, says)) in cases.into_iter().enumerate() {
         let error = made.err().unwrap_or_else(|| panic!("case {number} ({says}) makes a wallet")).to_string();
@@ -209,7 +215,7 @@ fn a_leaf_is_kept_only_when_a_key_of_ours_is_in_it() {
     let own = wallet.at(Position { branch: 0, index: 0 }).unwrap();
     let SpendScript::Taproot { key_path, leaves, merkle_root, .. } = &own.spend else { panic!("{:?}", own.spend) };
     assert!(key_path.is_none() && merkle_root.is_some());
-    assert_eq!(leaves.iter().map(|leaf| leaf.keys.clone()).collect::<Vec<_>>(), [own.keys.clone()]);
+    assert_eq!(leaves.iter().map(|leaf| &leaf.keys).collect::<Vec<_>>(), [&own.keys]);
     assert_eq!(wallet.timelocks().older_blocks, Some(9));
 }
 

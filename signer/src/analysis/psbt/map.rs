@@ -55,7 +55,9 @@ impl<'a> Map<'a> {
                 Shape::OtherVersion => {
                     return refuse(
                         RefusalCode::PsbtVersion,
-                        format!("{place} has field {kind:#04x}, which does not belong in a PSBT of version 0; convert the PSBT to version 0"),
+                        format!(
+                            "{place} has field {kind:#04x}, which does not belong in a PSBT of version 0; convert the PSBT to version 0"
+                        ),
                     );
                 }
                 Shape::Bad => {

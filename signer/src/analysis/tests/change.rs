@@ -91,7 +91,9 @@ fn anothers_script_with_our_origin_is_fraud_in_every_kind_of_wallet() {
 fn anothers_script_with_an_origin_that_leads_nowhere_is_fraud() {
     let site = Site::hot();
     let ours = account("seed", "84'/1'/0'").fingerprint;
-    for path in ["m", "m/84'/1'/0'", "m/84'/1'/0'/2/0", "m/84'/1'/0'/0/0/0", "m/84'/1'/0'/1/3'", "m/84'/1'/9'/0/0", "m/84'/1'/0'/1/2147483647"] {
+    for path in
+        ["m", "m/84'/1'/0'", "m/84'/1'/0'/2/0", "m/84'/1'/0'/0/0/0", "m/84'/1'/0'/1/3'", "m/84'/1'/9'/0/0", "m/84'/1'/0'/1/2147483647"]
+    {
         let mut psbt = site.psbt(&Spend::usual());
         psbt.outputs[0].bip32_derivation.insert(public("k").inner, (ours, path.parse().unwrap()));
         assert_eq!(site.analyze(&psbt).unwrap_err().code, ChangeClaimFalse, "{path}");

@@ -1,10 +1,9 @@
 //! Each refusal of the analysis, at least once, by a PSBT that is wrong in that one thing.
 
 use bitcoin::{
-    Amount, EcdsaSighashType, OutPoint, Psbt, ScriptBuf, Sequence, TapSighashType, Transaction, TxOut, Txid, Witness,
+    Amount, EcdsaSighashType, OutPoint, Psbt, ScriptBuf, Sequence, TapSighashType, Transaction, Witness,
     absolute::LockTime,
     consensus::{deserialize, serialize},
-    hashes::Hash as _,
     psbt::PsbtSighashType,
     taproot::{ControlBlock, LeafVersion},
     transaction::Version,
@@ -196,9 +195,7 @@ const CASES: &[Case] = &[
     }),
     (TxLocktime, "a time stamp", || hot(|p| p.unsigned_tx.lock_time = LockTime::from_consensus(1_900_000_000))),
     (TxLocktime, "a relative lock time in blocks", || hot(|p| p.unsigned_tx.input[1].sequence = Sequence::from_height(1))),
-    (TxLocktime, "a relative lock time in seconds", || {
-        hot(|p| p.unsigned_tx.input[0].sequence = Sequence::from_512_second_intervals(1))
-    }),
+    (TxLocktime, "a relative lock time in seconds", || hot(|p| p.unsigned_tx.input[0].sequence = Sequence::from_512_second_intervals(1))),
     (TxLocktime, "longer than the script asks for", || {
         let site = every_site().remove("seed p2wsh miniscript").unwrap().sequence(Sequence::from_height(145));
         altered(site, &Spend::usual(), |_| {})
@@ -215,9 +212,7 @@ const CASES: &[Case] = &[
         let coins = vec![(receive(0), MAX_MONEY_SAT / 2 + 1), (receive(1), MAX_MONEY_SAT / 2 + 1)];
         altered(Site::hot(), &Spend { coins, ..Spend::usual() }, |_| {})
     }),
-    (AmountNegativeFee, "a satoshi too much", || {
-        altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), COIN_SAT + 1)]), |_| {})
-    }),
+    (AmountNegativeFee, "a satoshi too much", || altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), COIN_SAT + 1)]), |_| {})),
     (PrevtxMissing, "with witness_utxo", || hot(|p| p.inputs[1].non_witness_utxo = None)),
     (PrevtxMissing, "without", || {
         hot(|p| {
@@ -260,7 +255,9 @@ const CASES: &[Case] = &[
         let (site, bytes) = foreign_allowed(|_| {});
         (site.rules(|r| r.allow_foreign_inputs = false), bytes)
     }),
-    (ForeignInput, "ours, past the gap", || altered(Site::hot(), &Spend { coins: vec![(receive(20), COIN_SAT)], ..Spend::usual() }, |_| {})),
+    (ForeignInput, "ours, past the gap", || {
+        altered(Site::hot(), &Spend { coins: vec![(receive(20), COIN_SAT)], ..Spend::usual() }, |_| {})
+    }),
     (ForeignInput, "ours, past the gap, where foreign inputs are allowed", || {
         let coins = vec![(receive(0), COIN_SAT), (receive(20), COIN_SAT)];
         altered(Site::hot().rules(|r| r.allow_foreign_inputs = true), &Spend { coins, ..Spend::usual() }, |_| {})
@@ -283,7 +280,9 @@ const CASES: &[Case] = &[
     (SighashForbidden, "DEFAULT outside Taproot", || hot(|p| p.inputs[0].sighash_type = Some(PsbtSighashType::from_u32(0)))),
     (SighashForbidden, "ALL in a high byte", || hot(|p| p.inputs[0].sighash_type = Some(PsbtSighashType::from_u32(0x0101)))),
     (SighashForbidden, "Taproot NONE", || taproot(|p| p.inputs[0].sighash_type = Some(TapSighashType::None.into()))),
-    (ForeignSignatureSighash, "ECDSA", || raw(|raw| raw.with(1, &[&[2], public("k").to_bytes().as_slice()].concat(), &[[0x30; 70].as_slice(), &[0x83]].concat()))),
+    (ForeignSignatureSighash, "ECDSA", || {
+        raw(|raw| raw.with(1, &[&[2], public("k").to_bytes().as_slice()].concat(), &[[0x30; 70].as_slice(), &[0x83]].concat()))
+    }),
     (ForeignSignatureSighash, "key path", || {
         let (site, bytes) = taproot(|_| {});
         (site, bytes).into_same(|raw| raw.with(1, &[0x13], &[[7; 64].as_slice(), &[0x82]].concat()))
@@ -306,7 +305,9 @@ const CASES: &[Case] = &[
     (TaprootMismatch, "internal key", || taproot(|p| p.inputs[0].tap_internal_key = p.inputs[1].tap_internal_key)),
     (TaprootMismatch, "merkle root", || taproot(|p| p.inputs[0].tap_merkle_root = Some(bitcoin::TapNodeHash::assume_hidden([7; 32])))),
     (TaprootMismatch, "merkle root where there is no tree", || {
-        altered(Site::seed("tr(KEY)"), &Spend::usual(), |p| p.inputs[0].tap_merkle_root = Some(bitcoin::TapNodeHash::assume_hidden([7; 32])))
+        altered(Site::seed("tr(KEY)"), &Spend::usual(), |p| {
+            p.inputs[0].tap_merkle_root = Some(bitcoin::TapNodeHash::assume_hidden([7; 32]))
+        })
     }),
     (TaprootMismatch, "a leaf that is not ours", || {
         taproot(|p| {
@@ -351,9 +352,7 @@ const CASES: &[Case] = &[
     (ChangeBeyondGap, "the first index past it", || {
         altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), 500_000), Out::Own(change(20), 498_000)]), |_| {})
     }),
-    (ChangeTooMany, "eleven", || {
-        altered(Site::hot(), &Spend::one((0..11).map(|n| Out::Own(change(n), 90_000)).collect()), |_| {})
-    }),
+    (ChangeTooMany, "eleven", || altered(Site::hot(), &Spend::one((0..11).map(|n| Out::Own(change(n), 90_000)).collect()), |_| {})),
     (ChangeClaimFalse, "our origin, another's script", || hot(|p| p.outputs[0].bip32_derivation = p.outputs[1].bip32_derivation.clone())),
     (OutputScriptForbidden, "a bare script", || output_script(ScriptBuf::from_bytes(vec![0x51]))),
     (OutputScriptForbidden, "empty", || output_script(ScriptBuf::new())),
@@ -368,9 +367,7 @@ const CASES: &[Case] = &[
     (OutputDust, "a satoshi below", || {
         altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), 293), Out::Own(change(0), 990_000)]), |_| {})
     }),
-    (OutputDust, "nothing", || {
-        altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), 0), Out::Own(change(0), 990_000)]), |_| {})
-    }),
+    (OutputDust, "nothing", || altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), 0), Out::Own(change(0), 990_000)]), |_| {})),
     (OutputDust, "change", || altered(Site::hot(), &Spend::one(vec![Out::Pay(somebody(), 990_000), Out::Own(change(0), 293)]), |_| {})),
     (FeeAbsolute, "a satoshi over", || fee(|r| r.fee.max_sat = Some(1_999))),
     (FeeRate, "over", || fee(|r| r.fee.max_rate_sat_per_kvb = Some(5_000))),
@@ -405,8 +402,20 @@ fn every_case_is_refused_for_its_own_reason() {
 #[test]
 fn the_refusals_of_inputs_and_outputs_say_which() {
     let about_inputs = [
-        PrevtxMissing, PrevtxMismatch, PrevtxIndex, AmountConflict, ForeignInput, ForeignInputUnproven, SighashForbidden, ForeignSignatureSighash,
-        TaprootMismatch, AnnexForbidden, InputFinal, TxSigned, TxDuplicateOutpoint, TxCoinbasePrevout,
+        PrevtxMissing,
+        PrevtxMismatch,
+        PrevtxIndex,
+        AmountConflict,
+        ForeignInput,
+        ForeignInputUnproven,
+        SighashForbidden,
+        ForeignSignatureSighash,
+        TaprootMismatch,
+        AnnexForbidden,
+        InputFinal,
+        TxSigned,
+        TxDuplicateOutpoint,
+        TxCoinbasePrevout,
     ];
     let about_outputs = [ChangeBeyondGap, ChangeClaimFalse, OutputScriptForbidden, OutputOpReturn, OutputDust];
     for (code, what, case) in CASES {
@@ -453,71 +462,4 @@ fn what_the_cases_change_is_good_without_the_change() {
     ] {
         assert_eq!(good(site, bytes), Ok(()));
     }
-}
-
-#[test]
-fn outputs_of_every_ordinary_kind_pass_down_to_bitcoin_cores_dust_limit() {
-    let key = public("k");
-    let taproot = ScriptBuf::from_bytes([&[0x51, 0x20], [7; 32].as_slice()].concat());
-    for script in [
-        ScriptBuf::new_p2pkh(&key.pubkey_hash()),
-        ScriptBuf::new_p2sh(&somebody().script_hash()),
-        somebody(),
-        ScriptBuf::new_p2wsh(&somebody().wscript_hash()),
-        taproot,
-    ] {
-        let limit = script.minimal_non_dust().to_sat();
-        let pays = |sat| altered(Site::hot(), &Spend::one(vec![Out::Pay(script.clone(), sat), Out::Own(change(0), 990_000)]), |_| {});
-        let (site, bytes) = pays(limit);
-        analyze(&site.wallet, &site.rules, &bytes).unwrap();
-        let (site, bytes) = pays(limit - 1);
-        assert_eq!(analyze(&site.wallet, &site.rules, &bytes).unwrap_err().code, OutputDust, "{script}");
-    }
-}
-
-#[test]
-fn one_previous_transaction_proves_many_inputs() {
-    let site = Site::hot();
-    let script = site.descriptor(receive(0)).script_pubkey();
-    let mut funding = Site::funding(script.clone(), COIN_SAT, 1);
-    funding.output = vec![TxOut { value: Amount::from_sat(COIN_SAT), script_pubkey: script }; 500];
-    let mut psbt = site.psbt(&Spend { coins: vec![(receive(0), COIN_SAT); 500], outputs: vec![Out::Pay(somebody(), 499_000_000)] });
-    for (vout, (txin, fields)) in (0..).zip(psbt.unsigned_tx.input.iter_mut().zip(&mut psbt.inputs)) {
-        txin.previous_output = OutPoint { txid: funding.compute_txid(), vout };
-        fields.non_witness_utxo = Some(funding.clone());
-    }
-    assert_eq!(site.analyze(&psbt).unwrap().inputs().len(), 500);
-    // One of 500 copies that differs is seen.
-    psbt.inputs[321].non_witness_utxo.as_mut().unwrap().output[321].value = Amount::from_sat(7);
-    psbt.inputs[321].witness_utxo = None;
-    assert_eq!(site.analyze(&psbt).unwrap_err().code, PrevtxMismatch);
-    // A witness does not count for a txid, so another witness is no difference.
-    let mut same = funding.clone();
-    same.input[0].witness.push([9]);
-    psbt.inputs[321].non_witness_utxo = Some(same);
-    assert_eq!(site.analyze(&psbt).unwrap().inputs().len(), 500);
-}
-
-#[test]
-fn a_legacy_transaction_is_weighed_before_its_inputs_are_hashed_in_square() {
-    let site = Site::hsm("pkh(KEY)");
-    let with = |inputs: usize| {
-        let coins = vec![(receive(0), COIN_SAT); inputs];
-        site.analyze(&site.psbt(&Spend { coins, outputs: vec![Out::Pay(somebody(), 1_000_000)] }))
-    };
-    assert_eq!(with(660).unwrap().tasks().len(), 660);
-    assert_eq!(with(680).unwrap_err().code, TxTooHeavy);
-}
-
-#[test]
-fn a_txid_is_that_of_the_transaction_with_and_without_witness() {
-    for witness in [Witness::new(), Witness::from_slice(&[[7u8; 71]])] {
-        let site = Site::hot();
-        let mut psbt = site.psbt(&Spend::usual());
-        let previous = psbt.inputs[0].non_witness_utxo.as_mut().unwrap();
-        previous.input[0].witness = witness;
-        assert_eq!(previous.compute_txid(), psbt.unsigned_tx.input[0].previous_output.txid);
-        site.analyze(&psbt).unwrap();
-    }
-    assert_ne!(Txid::all_zeros(), Site::funding(somebody(), 1, 1).compute_txid());
 }

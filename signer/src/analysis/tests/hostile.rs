@@ -52,7 +52,12 @@ impl Target {
         let mut back = 0;
         for change in plan.change() {
             let output = &plan.transaction().output[change.output as usize];
-            assert_eq!(output.script_pubkey, self.site.descriptor(change.position).script_pubkey(), "{}: change that is not ours", self.name);
+            assert_eq!(
+                output.script_pubkey,
+                self.site.descriptor(change.position).script_pubkey(),
+                "{}: change that is not ours",
+                self.name
+            );
             assert_eq!(output.value.to_sat(), change.value_sat);
             back += change.value_sat;
         }

@@ -1,7 +1,7 @@
 //! What is charged is what leaves, and no lie about an amount is signed.
 
 use bitcoin::{Amount, Psbt, hashes::Hash as _, sighash::SighashCache};
-use postern_protocol::refusal::RefusalCode::{AmountConflict, FeeRate, PrevtxMissing, PrevtxMismatch};
+use postern_protocol::refusal::RefusalCode::{AmountConflict, FeeRate, PrevtxMismatch, PrevtxMissing};
 use proptest::prelude::*;
 
 use super::site::{COIN_SAT, Out, Site, Spend, change, receive, somebody};
@@ -12,7 +12,8 @@ use super::site::{COIN_SAT, Out, Site, Spend, change, receive, somebody};
 #[test]
 fn two_sessions_that_each_lie_about_the_other_input_get_nothing() {
     let site = Site::hot();
-    let spend = Spend { coins: vec![(receive(0), 10 * COIN_SAT), (receive(1), 10 * COIN_SAT)], outputs: vec![Out::Pay(somebody(), 10 * COIN_SAT)] };
+    let spend =
+        Spend { coins: vec![(receive(0), 10 * COIN_SAT), (receive(1), 10 * COIN_SAT)], outputs: vec![Out::Pay(somebody(), 10 * COIN_SAT)] };
     let honest = site.psbt(&spend);
     assert_eq!(site.analyze(&honest).unwrap().outflow_sat(), 20 * COIN_SAT);
 

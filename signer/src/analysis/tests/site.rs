@@ -133,7 +133,8 @@ impl Site {
     /// A transaction that pays a script at its output 1.
     pub(super) fn funding(script: ScriptBuf, sat: u64, salt: u64) -> Transaction {
         let outpoint = OutPoint { txid: bitcoin::Txid::from_raw_hash(bitcoin::hashes::sha256d::Hash::hash(&salt.to_le_bytes())), vout: 0 };
-        let other = TxOut { value: Amount::from_sat(5_000), script_pubkey: ScriptBuf::new_p2wpkh(&public("someone").wpubkey_hash().unwrap()) };
+        let other =
+            TxOut { value: Amount::from_sat(5_000), script_pubkey: ScriptBuf::new_p2wpkh(&public("someone").wpubkey_hash().unwrap()) };
         Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
@@ -218,7 +219,11 @@ impl Site {
                     KeyLocator::Seed(path) => path.into_iter().rev().take(2).rev().copied().collect(),
                     _ => {
                         let position = plan.inputs().iter().find(|i| i.input == task.input).unwrap().position;
-                        DerivationPath::from_str(&format!("m/{}/{}", position.branch, position.index)).unwrap().into_iter().copied().collect()
+                        DerivationPath::from_str(&format!("m/{}/{}", position.branch, position.index))
+                            .unwrap()
+                            .into_iter()
+                            .copied()
+                            .collect()
                     }
                 };
                 let account = DerivationPath::from_str("48'/1'/0'").unwrap();
