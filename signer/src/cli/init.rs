@@ -70,6 +70,9 @@ fn make_folder(state: &Path) -> Result<()> {
     match fs::symlink_metadata(state) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             say!("Making the state folder {}, for this user only.", state.display());
+            if rustix::process::geteuid().is_root() {
+                say!("{}", paint(DIM, "You are root: a signer that runs as another user could not open it (sudo -u USER postern init)."));
+            }
             if let Some(parent) = state.parent() {
                 fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
             }

@@ -13,6 +13,7 @@ use super::{
     command::words,
     paint::{DIM, GOOD, HEAD, paint},
     site::Site,
+    status::counted,
 };
 use crate::ledger::{self, Entry, FamilyEntry, Line};
 
@@ -76,7 +77,7 @@ fn verify(path: &std::path::Path, json: bool) -> Result<Ending> {
     }
     say!("{} {} entries follow from each other, and everything else from them.", paint(GOOD, "Sound:"), report.head.seq);
     say!("  head      {head}");
-    say!("  charged   {} in {} transactions", format_amount_sat(totals.charged_sat), totals.transactions);
+    say!("  charged   {} in {}", format_amount_sat(totals.charged_sat), counted(totals.transactions, "transaction"));
     say!("  commands  {}", totals.commands);
     say!("{}", paint(DIM, "That it is the latest is shown by the anchor, or by the head in a heartbeat."));
     Ok(Ending::Done)
@@ -125,7 +126,9 @@ fn say(entry: &Entry) -> String {
                 charge.unsigned_txid()
             )
         }
-        Entry::Signed(number, signatures) => format!("signed charge {number}: {} signatures", signatures.len()),
+        Entry::Signed(number, signatures) => {
+            format!("signed charge {number}: {}", counted(u64::try_from(signatures.len()).unwrap_or(u64::MAX), "signature"))
+        }
         Entry::Commanded(serial, action, managers, _) => {
             format!("command {serial} of {}: {}", managers.join(", "), words::action(action))
         }

@@ -32,7 +32,10 @@ pub(super) struct Sign {
 impl Sign {
     pub(super) fn run(&self, site: &Site) -> Result<Ending> {
         let file = psbt_file::read(&self.psbt)?;
-        let mut psbt = Psbt::deserialize(&file.bytes).with_context(|| format!("{} is not a PSBT", self.psbt.display()))?;
+        let mut psbt = Psbt::deserialize(&file.bytes).with_context(|| {
+            let name = self.psbt.display();
+            format!("{name} is not a PSBT of version 0 (Bitcoin Core 31 and later write it with psbt_version=0)")
+        })?;
         let wallet = match &self.wallet {
             Some(name) => name.clone(),
             None => only_wallet(site)?,

@@ -47,7 +47,7 @@ fn show(status: &Status) {
     say!("{} on {}, running for {}", paint(HEAD, &status.signer), status.network, about(status.uptime_ms));
     say!("  identity  {}", status.identity);
     say!("  policy    {}", status.policy_hash);
-    say!("  charged   {} in {} transactions, ever", format_amount_sat(status.charged_sat), status.charged_transactions);
+    say!("  charged   {} in {}, ever", format_amount_sat(status.charged_sat), counted(status.charged_transactions, "transaction"));
     say!("  ledger    entry {}, {}", status.ledger_seq, status.ledger_head);
     say!("  anchor    {}", status.anchor);
 
@@ -98,6 +98,12 @@ fn gauge(limit: &LimitLevel) -> (Style, String) {
     };
     let bar: String = (0..CELLS).map(|cell| if cell < full { '█' } else { '░' }).collect();
     (style, bar)
+}
+
+/// `1 transaction`, `2 transactions`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// A time for people, to two units: `3 h 5 min`.

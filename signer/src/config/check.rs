@@ -11,12 +11,13 @@ use super::{
     source::Source,
     wallet::WalletChecker,
 };
-use crate::policy::rules::{Limits, Rate};
+use crate::policy::{
+    RATES_MAX,
+    rules::{Limits, Rate},
+};
 
 /// Most managers: more would not fit a command of 700 bytes.
 const MANAGERS_MAX: usize = 7;
-/// Most token buckets in one scope.
-const RATES_MAX: usize = 16;
 
 /// From tables to a configuration.
 pub(super) fn check(source: Source, file: File) -> Result<Config, ConfigError> {

@@ -25,6 +25,8 @@ pub(super) struct Guard {
     missing_commands: u64,
     lease_sat: u64,
     proven: bool,
+    /// The ledger never ran before: nothing to prove, and the buckets are full.
+    first: bool,
 }
 
 impl Guard {
@@ -35,6 +37,7 @@ impl Guard {
         mut anchor: Box<dyn Anchor>,
     ) -> Result<(Self, Vec<String>), LedgerError> {
         check_limits(&options.rules)?;
+        let first = store.state.fresh;
         let found = compare(store, anchor.as_mut())?;
         let burnt_sat = found.map_or(0, |a| a.bound_sat.saturating_sub(store.state.charged_sat));
         let missing_commands = found.map_or(0, |a| a.commands.saturating_sub(store.state.commands));
@@ -56,7 +59,7 @@ impl Guard {
         store.commit_one(&entry)?;
 
         let lease_sat = options.lease_sat.unwrap_or_else(|| lease(&options.rules)).max(1);
-        let mut guard = Self { anchor, held: found, missing_commands, lease_sat, proven };
+        let mut guard = Self { anchor, held: found, missing_commands, lease_sat, proven, first };
         if guard.anchor.remembers() && guard.held.is_none_or(|a| a.commands < store.state.commands) {
             guard.write(AnchorState { clean: None, ..guard.due(&store.state) })?;
         }
@@ -67,6 +70,8 @@ impl Guard {
     pub(super) fn describe(&self) -> String {
         let kind = self.anchor.kind();
         match (self.anchor.remembers(), self.is_stale(), self.proven) {
+            (false, ..) if self.first => format!("{kind}: the first start; an old ledger put back later would not be noticed"),
+            (true, false, _) if self.first => format!("{kind}: the first start"),
             (false, ..) => format!("{kind}: an old ledger would not be noticed; the buckets started empty"),
             (_, true, _) => format!("{kind}: the ledger is an old copy, {} commands are missing", self.missing_commands),
             (.., true) => format!("{kind}: proved the ledger to be the latest"),

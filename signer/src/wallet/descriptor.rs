@@ -10,7 +10,7 @@ use bitcoin::{
 };
 use miniscript::{
     Descriptor, ForEachKey as _, ToPublicKey as _, TranslatePk as _, Translator,
-    descriptor::{DescriptorPublicKey, ShInner, Wildcard},
+    descriptor::{DescriptorPublicKey, ShInner, Wildcard, checksum::desc_checksum},
     translate_hash_clone,
 };
 
@@ -87,8 +87,14 @@ impl Template {
         Ok(template)
     }
 
+    /// With `h` for hardened steps, which a shell does not take for a quote, and the checksum of that form.
     pub(super) fn text(&self) -> String {
-        self.descriptor.to_string()
+        let text = format!("{:#}", self.descriptor).replace('\'', "h");
+        match desc_checksum(&text) {
+            Ok(checksum) => format!("{text}#{checksum}"),
+            // Only for characters that no descriptor has.
+            Err(_) => text,
+        }
     }
 
     pub(super) fn branches(&self) -> u32 {

@@ -74,7 +74,7 @@ fn sign_adds_the_signatures_in_the_form_that_the_file_had_and_a_repeat_is_free()
     let status = desk.postern(&["status", "--json"]).json();
     assert_eq!((status["charged_sat"].as_u64(), status["charged_transactions"].as_u64()), (Some(500_000), Some(1)));
     let shown = desk.postern(&["status"]).done();
-    assert!(shown.contains("charged   0.005 BTC in 1 transactions") && shown.contains("█"), "{shown}");
+    assert!(shown.contains("charged   0.005 BTC in 1 transaction, ever") && shown.contains("█"), "{shown}");
 
     desk.payment("more.psbt", 900_000);
     let refused = desk.postern(&["sign", "more.psbt", "-o", "never.psbt"]).failed(2);

@@ -41,7 +41,7 @@ pub(in crate::cli) enum NewCommand {
     /// Replace the rates.
     SetRate {
         /// All rates that are to hold: "0.04 BTC per 1 min, burst 0.4 BTC".
-        #[arg(value_parser = parse_rate, required = true, num_args = 1..=16)]
+        #[arg(value_parser = parse_rate, required = true, num_args = 1..=8)]
         rates: Vec<Rate>,
         #[command(flatten)]
         terms: Terms,

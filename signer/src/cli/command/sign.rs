@@ -15,6 +15,7 @@ use crate::cli::{
     Ending,
     paint::{GOOD, HEAD, paint},
     site::Site,
+    status::counted,
 };
 
 /// Arguments.
@@ -44,9 +45,10 @@ impl SignCommand {
         }
         let key = key_file::open(&self.key, &self.passphrase)?;
         command.sign(&key)?;
+        let signatures = u64::try_from(command.signatures()).unwrap_or(u64::MAX);
         let output = self.output.as_ref().unwrap_or(&self.file);
         command_file::write(output, &command)?;
-        say!("{} {} now has {} signatures.", paint(GOOD, "Signed:"), output.display(), command.signatures());
+        say!("{} {} now has {}.", paint(GOOD, "Signed:"), output.display(), counted(signatures, "signature"));
         Ok(Ending::Done)
     }
 }

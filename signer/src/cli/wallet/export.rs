@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use miniscript::{Descriptor, DescriptorPublicKey};
+use miniscript::{Descriptor, DescriptorPublicKey, descriptor::checksum::desc_checksum};
 use serde_json::json;
 
 use super::configured;
@@ -53,15 +53,22 @@ fn for_core(text: &str, gap: u32) -> Result<serde_json::Value> {
     let branches = Descriptor::<DescriptorPublicKey>::from_str(text)?.into_single_descriptors()?;
     let ranged = branches.len() > 1;
     let entries = branches.iter().zip([false, true]).map(|(branch, change)| {
-        let mut entry = json!({ "desc": branch.to_string(), "timestamp": "now" });
+        let mut entry = json!({ "desc": with_h(branch)?, "timestamp": "now" });
         if let (true, Some(fields)) = (ranged, entry.as_object_mut()) {
             fields.insert("active".into(), true.into());
             fields.insert("internal".into(), change.into());
             fields.insert("range".into(), json!([0, gap.saturating_sub(1)]));
         }
-        entry
+        Ok(entry)
     });
-    Ok(entries.collect())
+    entries.collect()
+}
+
+/// As [`crate::wallet::Wallet::descriptor`] writes it: `h` for hardened steps.
+fn with_h(descriptor: &Descriptor<DescriptorPublicKey>) -> Result<String> {
+    let text = format!("{descriptor:#}").replace('\'', "h");
+    let checksum = desc_checksum(&text)?;
+    Ok(format!("{text}#{checksum}"))
 }
 
 #[cfg(test)]
@@ -73,7 +80,7 @@ mod tests {
         let xpub = "[73c5da0a/84h/1h/0h]tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M";
         let core = for_core(&format!("wpkh({xpub}/<0;1>/*)"), 1_000).unwrap();
         let text = core.to_string();
-        assert!(text.contains("/0/*)#") && text.contains("/1/*)#") && !text.contains("<0;1>"), "{text}");
+        assert!(text.contains("/0/*)#") && text.contains("/1/*)#") && !text.contains("<0;1>") && !text.contains('\''), "{text}");
         assert_eq!(core[1]["internal"], true);
         assert_eq!(core[0]["range"], json!([0, 999]));
         let single = for_core("wpkh(0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798)", 1_000).unwrap();

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use bitcoin::{
-    Network, NetworkKind, PrivateKey, PublicKey,
+    Address, Network, NetworkKind, PrivateKey, PublicKey,
     bip32::{DerivationPath, Xpriv, Xpub},
     secp256k1::{Secp256k1, SecretKey},
 };
@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     identity::{IDENTITY_FILE, Identity},
     keystore::{AccountKey, BoundKeys, KeystoreError, Pkcs11Keystore},
-    wallet::{Wallet, WalletKind},
+    wallet::{Position, Wallet, WalletKind},
 };
 
 /// How long the token may take to answer.
@@ -85,7 +85,10 @@ impl NewWallet {
 
         anstream::eprintln!("{}", paint(DIM, format!("Put this into {} and check it:", config.path.display())));
         say!("{}", self.table(&wallet, &keys)?.trim_end());
-        anstream::eprintln!();
+        if let Ok(first) = wallet.at(Position { branch: 0, index: 0 }) {
+            anstream::eprintln!();
+            anstream::eprintln!("{} {}", paint(HEAD, "First address:"), Address::from_script(&first.script_pubkey, config.network)?);
+        }
         anstream::eprintln!("{} postern-signer check {}", paint(HEAD, "Next:"), config.path.display());
         Ok(Ending::Done)
     }
@@ -149,9 +152,12 @@ impl NewWallet {
                         self.keystore
                     );
                     keystore.create_seed(name, network).map_err(exists)?;
-                    anstream::eprintln!("{}", paint(HEAD, "Back up that file: without it and the token the money is gone."));
+                    anstream::eprintln!(
+                        "{}",
+                        paint(HEAD, format!("Back up seed-{name}.sealed: without it and the token the money is gone."))
+                    );
                 }
-                anstream::eprintln!("Deriving the account m/{account}.");
+                anstream::eprintln!("Deriving the account m/{}.", account.to_string().replace('\'', "h"));
                 let key = keystore.account_key(name, network, &account)?;
                 let text = key.to_string();
                 Ok((BoundKeys::Seed { accounts: vec![key] }, text))
@@ -164,7 +170,10 @@ impl NewWallet {
                         config.state.display()
                     );
                     keystore.create_pool(name, network).map_err(exists)?;
-                    anstream::eprintln!("{}", paint(HEAD, "Back up the pool file whenever it grew: it holds the wrapped keys."));
+                    anstream::eprintln!(
+                        "{}",
+                        paint(HEAD, format!("Back up pool-{name}.sqlite whenever it grew: it holds the wrapped keys."))
+                    );
                 }
                 Ok((BoundKeys::Pool, String::new()))
             }
@@ -190,6 +199,7 @@ impl NewWallet {
             }
             BoundKeys::Pool => {}
         }
+        writeln!(out, "# What follows is worth a decision; see configs/signer.toml for all options.")?;
         writeln!(out, "# fee = {{ max = \"0.001 BTC\", max_rate = \"200 sat/vB\", max_share = \"5 %\" }}")?;
         writeln!(out, "# destinations = \"any\"")?;
         Ok(out)

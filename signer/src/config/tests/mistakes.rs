@@ -94,9 +94,9 @@ fn too_many_managers_or_rates_are_refused() {
     let text = good().lines().filter(|line| !line.starts_with("managers")).collect::<Vec<_>>().join("\n");
     let error = parse(&format!("{text}\nmanagers = [{managers}]")).unwrap_err().to_string();
     assert!(error.contains("more than 7 managers"), "{error}");
-    let rates = ["{ amount = \"1 sat\", per = \"1 s\" }"; 17].join(", ");
+    let rates = ["{ amount = \"1 sat\", per = \"1 s\" }"; 9].join(", ");
     let error = said("rate = [", &format!("rate = [{rates}, "));
-    assert!(error.contains("more than 16 rates"), "{error}");
+    assert!(error.contains("more than 8 rates"), "{error}");
 }
 
 #[test]
