@@ -30,18 +30,24 @@ use postern_signer::{
     policy::rules::{Limits, PolicyRules, SpendRules, WalletPolicy},
     wallet::Wallet,
 };
-use postern_testkit::TempRun;
 use rusqlite::{Connection, params};
+use tempfile::TempDir;
 
 const ROUNDS: u32 = 10;
 const FOR: Duration = Duration::from_millis(300);
 
 fn main() {
-    let run = TempRun::new("bench_ledger").unwrap();
+    // Beside the program, so on a disk: a sync on tmpfs costs nothing, and nothing could be learnt from sharing one.
+    let run = TempDir::new_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+    let folder = |name: String| {
+        let folder = run.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    };
     let mut plans = Plans::new();
     for clients in [1, 16, 64] {
-        let ours = Ours::open(&run.folder(&format!("ours-{clients}")).unwrap());
-        let mut bare = Bare::open(&run.folder(&format!("bare-{clients}")).unwrap());
+        let ours = Ours::open(&folder(format!("ours-{clients}")));
+        let mut bare = Bare::open(&folder(format!("bare-{clients}")));
         let (mut charges, mut commits) = (Count::default(), Count::default());
         for _ in 0..ROUNDS {
             commits.add(bare.commit(clients));
@@ -61,7 +67,10 @@ fn say(name: &str, value: f64, ratio: Option<f64>) {
         Some(ratio) => {
             let goal = "at least 0.8 of bare SQLite commits";
             let ratio = (ratio * 100.0).round() / 100.0;
-            println!("{}", serde_json::json!({ "name": name, "value": value, "unit": "/s", "ratio": ratio, "goal": goal, "ok": ratio >= 0.8 }));
+            println!(
+                "{}",
+                serde_json::json!({ "name": name, "value": value, "unit": "/s", "ratio": ratio, "goal": goal, "ok": ratio >= 0.8 })
+            );
         }
     }
 }

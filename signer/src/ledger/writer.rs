@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bitcoin::hashes::Hash as _;
@@ -39,6 +39,9 @@ pub(super) const WHY_MAX: usize = 200;
 const BATCH_MAX: usize = 512;
 /// Signatures wait this long for a charge to share its sync with.
 const RECORD_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Charges wait this long at most for those that were answered together the last time.
+const COMPANY_PATIENCE: Duration = Duration::from_micros(100);
 
 /// What is asked of the thread.
 pub(super) enum Request {
@@ -92,6 +95,8 @@ pub(super) struct Writer {
     records: Vec<(u64, Vec<InputSignature>)>,
     /// The latest time that anybody passed in.
     seen_ms: u64,
+    /// How many charges shared the last sync.
+    companions: usize,
     /// False after an error, until everything was read from the disk again.
     sound: bool,
 }
@@ -106,7 +111,7 @@ impl Writer {
         let (guard, warnings) = Guard::start(&mut store, &options, anchor)?;
         let published = Published { state: store.state.clone(), head: store.head, anchor: guard.describe(), stale: guard.is_stale() };
         let published = Arc::new(Mutex::new(published));
-        Ok((Self { store, guard, rules, published, records: Vec::new(), seen_ms: 0, sound: true }, warnings))
+        Ok((Self { store, guard, rules, published, records: Vec::new(), seen_ms: 0, companions: 1, sound: true }, warnings))
     }
 
     pub(super) fn published(&self) -> Arc<Mutex<Published>> {
@@ -126,19 +131,9 @@ impl Writer {
             };
             match first {
                 Request::Charge(first) => {
-                    let mut asked = vec![first];
-                    while asked.len() < BATCH_MAX {
-                        match queue.try_recv() {
-                            Ok(Request::Charge(more)) => asked.push(more),
-                            Ok(Request::Record { charge, signatures }) => self.records.push((charge, signatures)),
-                            Ok(other) => {
-                                next = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
+                    let asked = self.gather(first, queue, &mut next);
                     self.charge_all(&asked);
+                    self.companions = asked.len();
                 }
                 Request::Record { charge, signatures } => {
                     self.records.push((charge, signatures));
@@ -166,6 +161,27 @@ impl Writer {
                 Request::Test(work) => work(&mut self),
             }
         }
+    }
+
+    /// What shares a sync with the first one: all that waits, and for a moment those who were answered together the last time and are
+    /// about to ask again. Without that moment the first to come back would have a sync to itself while the rest wait.
+    fn gather(&mut self, first: Asked, queue: &Receiver<Request>, next: &mut Option<Request>) -> Vec<Asked> {
+        let mut asked = vec![first];
+        let started = Instant::now();
+        while asked.len() < BATCH_MAX {
+            let left = COMPANY_PATIENCE.saturating_sub(started.elapsed());
+            let more = if asked.len() < self.companions && !left.is_zero() { queue.recv_timeout(left).ok() } else { queue.try_recv().ok() };
+            match more {
+                Some(Request::Charge(more)) => asked.push(more),
+                Some(Request::Record { charge, signatures }) => self.records.push((charge, signatures)),
+                Some(other) => {
+                    *next = Some(other);
+                    break;
+                }
+                None => break,
+            }
+        }
+        asked
     }
 
     /// The next request. Writes signatures that found no charge to share a sync with.

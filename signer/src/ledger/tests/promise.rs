@@ -62,8 +62,8 @@ enum Step {
     Again(usize),
     /// Lets time pass.
     Pass(u64),
-    /// Asks again for the last one, by a clock that steps back.
-    StepBack(u64),
+    /// Asks again for the last one, by a clock that is late.
+    Late(u64),
     Crash,
     Stop,
     /// The configuration states other limits from the next start on.
@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0..2_usize, 1..(1_u32 << COINS), 1..60_u64, 0..3_u32).prop_map(|(w, c, s, salt)| Step::Ask(w, c, s, salt)),
         2 => (0..20_usize).prop_map(Step::Again),
         4 => (0..60_000_u64).prop_map(Step::Pass),
-        1 => (0..60_000_u64).prop_map(Step::StepBack),
+        1 => (0..60_000_u64).prop_map(Step::Late),
         1 => Just(Step::Crash),
         1 => Just(Step::Stop),
         1 => (0..3_usize).prop_map(Step::Restore),
@@ -121,7 +121,7 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
                 rules.signer = limits.clone();
                 None
             }
-            Step::StepBack(_) => asked.last().cloned(),
+            Step::Late(_) => asked.last().cloned(),
             Step::Crash | Step::Stop | Step::Restore(_) => {
                 if let Step::Stop = step {
                     ledger.stop(at(now)).unwrap();
@@ -140,7 +140,7 @@ fn play(steps: &[Step], signer: &Limits, hot: &Limits, anchor: Option<&MemoryLab
             }
         };
         let Some((wallet, plan)) = ask else { continue };
-        let told = if let Step::StepBack(ms) = step { now.saturating_sub(*ms) } else { now };
+        let told = if let Step::Late(ms) = step { now.saturating_sub(*ms) } else { now };
         seen = seen.max(told);
         asked.push((wallet, Arc::clone(&plan)));
         let known = signed.iter().any(|s| s.txid == plan.unsigned_txid() && s.wallet == wallet);
