@@ -70,19 +70,25 @@ fn an_old_ledger_gains_nothing() {
 }
 
 #[test]
-fn an_old_ledger_that_was_stopped_cleanly_gains_nothing_either() {
-    let (folder, label) = (folder(), MemoryLabel::default());
-    let ledger = anchored(&folder, &label).unwrap();
-    charge(&ledger, 1, 5_000);
-    ledger.stop(at(0)).unwrap();
-    let old = snapshot(&folder);
-    // A later run charges nothing new and ends as cleanly: the sums are the same, the levels are not.
-    let ledger = anchored(&folder, &label).unwrap();
-    ledger.charge(plan(&[1], 4_000, 1), at(0)).unwrap();
-    ledger.stop(at(0)).unwrap();
-    restore(&folder, &old);
-    let ledger = anchored(&folder, &label).unwrap();
-    assert!(ledger.anchor().contains("not clean"), "{}", ledger.anchor());
+fn an_old_ledger_that_was_stopped_cleanly_is_not_taken_for_the_latest() {
+    for clean in [true, false] {
+        let (folder, label) = (folder(), MemoryLabel::default());
+        let ledger = anchored(&folder, &label).unwrap();
+        charge(&ledger, 1, 5_000);
+        ledger.stop(at(0)).unwrap();
+        let old = snapshot(&folder);
+        // A later run charges nothing: the sums stay as they are.
+        let ledger = anchored(&folder, &label).unwrap();
+        assert!(ledger.anchor().contains("latest"), "{}", ledger.anchor());
+        assert_eq!(ledger.charge(plan(&[1], 4_000, 1), at(0)).unwrap().increase_sat(), 0);
+        if clean {
+            ledger.stop(at(0)).unwrap();
+        }
+        drop(ledger);
+        restore(&folder, &old);
+        let ledger = anchored(&folder, &label).unwrap();
+        assert!(ledger.anchor().contains("not clean"), "{}", ledger.anchor());
+    }
 }
 
 #[test]
@@ -96,11 +102,11 @@ fn an_old_ledger_accepts_no_command_but_a_freeze() {
     ledger.apply(add.clone(), at(0)).unwrap();
     ledger.stop(at(0)).unwrap();
     restore(&folder, &old);
-    for clean in [true, false, true] {
+    for clean in [true, true, false] {
         let ledger = anchored(&folder, &label).unwrap();
         assert!(ledger.is_stale());
         assert_eq!(refused(ledger.apply(add.clone(), at(0))), RefusalCode::LedgerStale);
-        assert_eq!(ledger.left(1, 0), TOTAL);
+        assert_eq!((ledger.left(0, 0), ledger.left(1, 0)), (0, TOTAL), "nor do its buckets keep their levels");
         if clean {
             ledger.stop(at(0)).unwrap();
         }
