@@ -24,6 +24,9 @@ pub(crate) struct Demo {
     /// Leave everything running at the end and say how to play with it; Ctrl-C ends it.
     #[arg(long)]
     keep: bool,
+    /// Use the programs of this folder instead of building them.
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// The part that runs inside the private Tor network, given its file.
     #[arg(long, hide = true)]
     inside: Option<PathBuf>,
@@ -34,7 +37,13 @@ pub(crate) fn run(arguments: &Demo) -> Result<()> {
         return story::tell(network, arguments.keep);
     }
     setup::run(&arguments.setup)?;
-    say::phase("build", || child::run_well(cargo::cargo(&["build", "--workspace", "--bins", "--locked"])?))?;
+    let programs = match &arguments.programs {
+        Some(folder) => folder.clone(),
+        None => {
+            say::phase("build", || child::run_well(cargo::cargo(&["build", "--workspace", "--bins", "--locked"])?))?;
+            cargo::target()?.join("debug")
+        }
+    };
 
     let folder = TempRun::new("demo")?;
     let logs = cargo::target()?.join("demo-logs").join(std::process::id().to_string());
@@ -45,7 +54,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<()> {
         command.arg("--keep");
     }
     command.env(RUN_DIR_VAR, folder.path()).env(LOG_DIR_VAR, &logs).env_remove(KEEP_VAR);
-    command.env(program::BIN_DIR_VAR, cargo::target()?.join("debug"));
+    command.env(program::BIN_DIR_VAR, programs);
     let status = child::run(network.namespace().enter(&command)?)?;
     if status.success() {
         return Ok(());

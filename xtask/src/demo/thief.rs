@@ -97,7 +97,7 @@ pub(super) fn act(stage: &mut Stage, site: &mut Site) -> Result<()> {
     stage.expect(charged_sat >= stolen_sat, format!("charged: {charged_sat} sat"));
     let kept_sat = all_sat - stolen_sat;
     stage.expect(kept_sat > 0, format!("{} of {} stay", format_amount_sat(kept_sat), format_amount_sat(all_sat)));
-    stage.row("thief: in pieces", stolen_sat, "paid", "what the limits allow, and no more");
+    stage.row("thief: in pieces", stolen_sat, "stolen", "what the limits allow, and no more");
     stage.row("thief: the rest", kept_sat, "refused", &last);
     site.start_coordinator()
 }
