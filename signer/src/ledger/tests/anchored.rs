@@ -108,7 +108,7 @@ fn an_old_ledger_accepts_no_command_but_a_freeze() {
         assert_eq!(refused(ledger.apply(add.clone(), at(0))), RefusalCode::LedgerStale);
         assert_eq!((ledger.left(0, 0), ledger.left(1, 0)), (0, TOTAL), "nor do its buckets keep their levels");
         if clean {
-            ledger.stop(at(0)).unwrap();
+            ledger.stop(at(5_000)).unwrap();
         }
     }
     let ledger = anchored(&folder, &label).unwrap();
