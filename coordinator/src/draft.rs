@@ -212,4 +212,4 @@ impl Assembled {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

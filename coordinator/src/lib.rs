@@ -26,4 +26,6 @@ pub mod run;
 pub mod sender;
 pub mod signer_api;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod wallet;

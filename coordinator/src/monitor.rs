@@ -129,4 +129,4 @@ impl Monitor {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -66,7 +66,7 @@ pub trait OrderStore {
     async fn block_approved(&self, wallet: &str, blocked: Option<&Blocked>, at: i64) -> Stored<()>;
     /// An order whose row does not match what was approved.
     async fn fail_tampered(&self, id: &str, at: i64) -> Stored<()>;
-    /// Where an order's payment stands in the newest transaction that pays it, and in the one that confirmed.
+    /// Where an order's payment stands: in the transaction that is in a block, else in the newest that was broadcast, else in the newest.
     async fn payment(&self, order: &str) -> Stored<Option<PaymentPlace>>;
 }
 

@@ -202,7 +202,7 @@ pub enum OrderCreation {
     Repeated(Order),
     /// The idempotency key was used for another body.
     KeyConflict(Order),
-    /// The external id belongs to another payment.
+    /// The external id belongs to another order.
     ExternalIdConflict(Order),
 }
 

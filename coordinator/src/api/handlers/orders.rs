@@ -107,7 +107,7 @@ fn check_amount(script: &ScriptBuf, amount_sat: u64) -> Result<(), ApiError> {
         (status = 201, description = "Made", body = OrderBody),
         (status = 200, description = "This order was made before", body = OrderBody),
         (status = 400, description = "Malformed", body = ErrorBody),
-        (status = 409, description = "The key or the external id belongs to another payment", body = ErrorBody),
+        (status = 409, description = "The key or the external id belongs to another order", body = ErrorBody),
         (status = 422, description = "Address, amount or wallet", body = ErrorBody),
     )
 )]
@@ -161,8 +161,8 @@ pub(in crate::api) async fn create_order(
         ),
         OrderCreation::ExternalIdConflict(order) => conflict(
             "order.external_id_conflict",
-            format!("this external_id is that of order {}, which is another payment", order.id),
-            "nothing was made; a new payment needs a new external_id",
+            format!("this external_id is that of order {}", order.id),
+            "nothing was made; to repeat a call use its Idempotency-Key, and for a new payment a new external_id",
         ),
     }
 }

@@ -22,10 +22,6 @@ pub(super) async fn order_in(tx: &mut Tx, id: &str) -> Stored<Option<Order>> {
     found.as_ref().map(row::order).transpose()
 }
 
-fn same_payment(order: &Order, new: &NewOrder) -> bool {
-    order.wallet == new.wallet && order.script == new.script && order.amount_sat == new.amount_sat
-}
-
 async fn remember_call(tx: &mut Tx, new: &NewOrder, order_id: &str) -> Stored<()> {
     sqlx::query("INSERT INTO idempotency (api_key, key, body_hash, order_id) VALUES (?, ?, ?, ?)")
         .bind(&new.by.key)
@@ -58,13 +54,8 @@ impl OrderStore for SqliteStore {
             .fetch_optional(&mut *tx)
             .await?;
         if let Some(known) = known {
-            let order = row::order(&known)?;
-            if !same_payment(&order, &new) {
-                return Ok(OrderCreation::ExternalIdConflict(order));
-            }
-            remember_call(&mut tx, &new, &order.id).await?;
-            self.commit(tx, "order").await?;
-            return Ok(OrderCreation::Repeated(order));
+            // Also for the same payment: a caller who believes it to be new would count it twice.
+            return Ok(OrderCreation::ExternalIdConflict(row::order(&known)?));
         }
         sqlx::query(
             "INSERT INTO orders (id, external_id, wallet, address, script, amount_sat, note, state, created_at, created_by, created_person, \
@@ -225,7 +216,7 @@ impl OrderStore for SqliteStore {
              JOIN member m ON m.id = o.member JOIN family f ON f.id = m.family \
              LEFT JOIN tx t ON t.unsigned_txid = m.unsigned_txid \
              LEFT JOIN coin c ON c.txid = f.anchor_txid AND c.vout = f.anchor_vout AND c.spent_txid = t.txid \
-             WHERE o.order_id = ? AND m.state <> 'refused' ORDER BY (c.spent_height IS NULL), m.id DESC LIMIT 1",
+             WHERE o.order_id = ? AND m.state <> 'refused' ORDER BY (c.spent_height IS NULL), (m.state <> 'broadcast'), m.id DESC LIMIT 1",
         )
         .bind(order)
         .fetch_optional(&self.read)
