@@ -162,15 +162,20 @@ impl FakeNode {
         self.chain().mempool.values().cloned().collect()
     }
 
-    /// Empties the mempool.
+    /// Empties the mempool of everything but deposits, which their makers broadcast again.
     pub(crate) fn forget(&self) {
-        self.chain().mempool.clear();
+        self.chain().mempool.retain(|_, t| is_deposit(t));
     }
 
     /// Anybody hands it a transaction.
     pub(crate) fn take(&self, transaction: &Transaction) -> Acceptance {
         self.chain().take(transaction)
     }
+}
+
+/// Its inputs come from outside of this chain.
+fn is_deposit(transaction: &Transaction) -> bool {
+    transaction.input.iter().all(|i| i.previous_output.txid == Txid::from_byte_array([0xee; 32]))
 }
 
 fn conflict(a: &Transaction, b: &Transaction) -> bool {
@@ -212,8 +217,7 @@ impl Chain {
 
     fn fee(&self, transaction: &Transaction) -> Option<u64> {
         let outputs = self.outputs();
-        let foreign = |i: &TxIn| i.previous_output.txid == Txid::from_byte_array([0xee; 32]);
-        if transaction.input.iter().all(foreign) {
+        if is_deposit(transaction) {
             return Some(0);
         }
         let worth: Option<u64> = transaction.input.iter().map(|i| outputs.get(&i.previous_output).map(|o| o.value.to_sat())).sum();

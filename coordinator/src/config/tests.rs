@@ -30,10 +30,8 @@ fn the_commented_example_loads() {
 fn an_unknown_key_is_an_error_with_line_and_nearest_match() {
     let text = example().replace("needs_retry =", "need_retry =");
     let said = problem(&text);
-    assert!(
-        said.contains(&format!("coordinator.toml:{}: unknown key `need_retry`; did you mean `needs_retry`?", line(&text, "need_retry"))),
-        "{said}"
-    );
+    assert!(said.starts_with(&format!("coordinator.toml:{}:", line(&text, "need_retry"))), "{said}");
+    assert!(said.contains("unknown key `need_retry`; did you mean `needs_retry`?"), "{said}");
 }
 
 #[test]
@@ -56,7 +54,8 @@ fn a_wrong_network_for_the_keys_is_an_error_at_the_wallet() {
 fn a_value_out_of_range_is_an_error_at_its_line() {
     let text = example().replace("gap = 100", "gap = 0");
     let said = problem(&text);
-    assert!(said.starts_with(&format!("coordinator.toml:{}: [wallet.hot] gap is a number from", line(&text, "gap = 0"))), "{said}");
+    assert!(said.starts_with(&format!("coordinator.toml:{}:", line(&text, "gap = 0"))), "{said}");
+    assert!(said.contains("[wallet.hot] gap is a number from"), "{said}");
 }
 
 #[test]

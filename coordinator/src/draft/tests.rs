@@ -2,11 +2,7 @@
 
 use bitcoin::{Network, TxIn, absolute::LockTime, hashes::Hash as _};
 use postern_protocol::{refusal::RefusalCode, reply::Signed};
-use postern_signer::{
-    analysis::analyze,
-    policy::rules::SpendRules,
-    wallet::{BoundKeys, Wallet as SignerWallet},
-};
+use postern_signer::{analysis::analyze, keystore::BoundKeys, policy::rules::SpendRules, wallet::Wallet as SignerWallet};
 use proptest::prelude::*;
 
 use super::*;
@@ -81,7 +77,8 @@ fn kinds() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn the_signer_proves_every_kind_of_transaction_to_be_what_it_was_made_to_be() {
-    for (descriptor, _) in kinds() {
+    // Signers know no multisig in the old wrapping.
+    for (descriptor, _) in kinds().into_iter().filter(|(descriptor, _)| !descriptor.starts_with("sh(wsh")) {
         let wallet = wallet(&descriptor);
         let coins = [coin(&wallet, 0, 100_000), coin(&wallet, 3, 50_000)];
         let payments = [payment(1, 20_000), payment(2, 70_000)];
@@ -155,10 +152,10 @@ fn a_signature_that_does_not_hold_is_not_believed() {
 #[test]
 fn change_that_would_be_dust_goes_to_the_fee() {
     let wallet = wallet(&format!("wpkh({}/<0;1>/*)", account(1)));
-    let coins = [coin(&wallet, 0, 20_800)];
+    let coins = [coin(&wallet, 0, 20_600)];
     let made = whole(&wallet, &coins, &[payment(1, 20_000)]);
     assert_eq!(made.psbt.unsigned_tx.output.len(), 1);
-    assert_eq!(made.fee_sat, 800);
+    assert_eq!(made.fee_sat, 600);
 }
 
 #[test]
@@ -174,8 +171,11 @@ fn a_replacement_pays_the_same_from_the_same_coins_and_takes_its_fee_from_the_ch
     assert_eq!(second.fee_sat, min_fee_sat);
     assert_eq!(second.psbt.unsigned_tx.input, first.psbt.unsigned_tx.input);
     assert_eq!(second.psbt.unsigned_tx.output[0], first.psbt.unsigned_tx.output[0]);
-    assert_eq!(first.psbt.unsigned_tx.output[1].value - second.psbt.unsigned_tx.output[1].value, Amount::from_sat(min_fee_sat - first.fee_sat));
-    let poor = [coin(&wallet, 0, 20_500)];
+    assert_eq!(
+        first.psbt.unsigned_tx.output[1].value - second.psbt.unsigned_tx.output[1].value,
+        Amount::from_sat(min_fee_sat - first.fee_sat)
+    );
+    let poor = [coin(&wallet, 0, 20_400)];
     let draft = Draft { coins: &poor, ..draft };
     assert!(matches!(assemble(&draft), Err(DraftError::Short { .. })));
 }

@@ -16,9 +16,7 @@ use crate::{
     app::App,
     monitor::Monitor,
     orders,
-    store::{
-        HandOut, MemberState, NewOrder, Order, OrderCreation, OrderFilter, OrderState, OrderStore as _, Person, SqliteStore,
-    },
+    store::{HandOut, MemberState, NewOrder, Order, OrderCreation, OrderFilter, OrderState, OrderStore as _, Person, SqliteStore},
     testing::{self, FakeNode, account, master, sign},
 };
 
@@ -113,9 +111,7 @@ impl World {
             let RequestBody::Sign(request) = canonical::from_slice(&body).unwrap() else { panic!("not a signature") };
             let key = self.signers.iter().find(|(name, _)| *name == signer).unwrap().1;
             let signed = sign(&request.psbt, &master(key));
-            if let Ok(Some(complete)) =
-                crate::draft::finalise(&bitcoin::Psbt::deserialize(&request.psbt).unwrap(), &signed.signatures)
-            {
+            if let Ok(Some(complete)) = crate::draft::finalise(&bitcoin::Psbt::deserialize(&request.psbt).unwrap(), &signed.signatures) {
                 if answer != Answer::Lose && !matches!(answer, Answer::Refuse(_)) {
                     self.hoard.push(complete);
                 }
@@ -414,7 +410,9 @@ async fn a_payment_that_the_mempool_forgot_is_sent_again() {
 
 #[tokio::test]
 async fn a_payment_that_a_deep_reorg_undoes_is_broadcast_again_and_never_paid_anew() {
-    let mut world = World::simple().await;
+    let patient = LINES.replace("bump_after_blocks = 3", "bump_after_blocks = 100");
+    let mut world = World::new(&one_key(), &[("a", 1)], &patient).await;
+    world.deposit(1_000_000).await;
     let id = world.order("alice", 50_000).await;
     world.rounds(2).await;
     world.answer("a", Answer::Sign).await;

@@ -7,7 +7,7 @@ use postern_protocol::refusal::RefusalCode;
 use proptest::prelude::*;
 
 use super::{Answer, LINES, World, one_key, payee};
-use crate::store::OrderState;
+use crate::store::{OrderFilter, OrderState, OrderStore as _};
 
 #[derive(Debug, Clone, Copy)]
 enum Deed {
@@ -107,6 +107,11 @@ async fn finish(world: &mut World) {
         world.round().await;
         world.round().await;
         world.node.mine(1);
+        let filter = OrderFilter { limit: 1_000, ..OrderFilter::default() };
+        let ended = |o: &crate::store::Order| matches!(o.state, OrderState::Confirmed | OrderState::Refused | OrderState::Failed);
+        if world.store.orders(filter).await.unwrap().iter().all(ended) {
+            break;
+        }
     }
     world.node.mine(3);
     for _ in 0..4 {
