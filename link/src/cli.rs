@@ -30,6 +30,8 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+// Parsed once.
+#[allow(clippy::large_enum_variant)]
 enum Command {
     /// Make the link's keys and the public file for the coordinator; keys that exist are kept.
     Init {
