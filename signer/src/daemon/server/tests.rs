@@ -23,8 +23,11 @@ struct Rules {
     discloses: bool,
     started: Mutex<Sender<()>>,
     gate: Mutex<Receiver<()>>,
-    refusals: Mutex<Vec<(RefusalCode, u64, &'static str, Option<String>, bool)>>,
+    refusals: Mutex<Vec<Noted>>,
 }
+
+/// Code, request, what it was, wallet, and whether there was a reason.
+type Noted = (RefusalCode, u64, &'static str, Option<String>, bool);
 
 impl Office for Rules {
     fn role(&self, _uid: u32) -> Option<Role> {
