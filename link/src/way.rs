@@ -72,7 +72,10 @@ pub enum WayError {
         /// For how long.
         limit: Duration,
     },
-    /// The connection or the handshake failed. A wrong pinned key on either side shows here.
+    /// Somebody else answers, or the coordinator has a new key.
+    #[error("the coordinator's TLS key is not the pinned one; if its key was changed, pair again (`postern-coordinator signer add`)")]
+    WrongKey,
+    /// The connection or the handshake failed; also when the coordinator does not know our key.
     #[error("{what}: {cause}")]
     Io {
         /// What was tried.
@@ -156,7 +159,7 @@ impl Way {
             Kind::Tor(tor) => Box::new(tor.connect(attempt).await?),
         };
         let name = ServerName::try_from(SERVER_NAME).map_err(|e| WayError::Io { what: "TLS handshake", cause: io::Error::other(e) })?;
-        within("TLS handshake", HANDSHAKE_MAX, self.connector.connect(name, carrier)).await
+        within("TLS handshake", HANDSHAKE_MAX, self.connector.connect(name, carrier)).await.map_err(name_wrong_key)
     }
 
     /// To be called after each attempt: enough failures in a row, and the Tor client is made anew.
@@ -171,6 +174,21 @@ async fn within<T>(what: &'static str, limit: Duration, doing: impl Future<Outpu
     match timeout(limit, doing).await {
         Err(_) => Err(WayError::Timeout { what, limit }),
         Ok(done) => done.map_err(|cause| WayError::Io { what, cause }),
+    }
+}
+
+/// Tells the one failure that an operator must hear of from those that time mends.
+fn name_wrong_key(error: WayError) -> WayError {
+    use rustls::{CertificateError::ApplicationVerificationFailure, Error::InvalidCertificate};
+    let refused = |cause: &io::Error| {
+        cause
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>())
+            .is_some_and(|e| *e == InvalidCertificate(ApplicationVerificationFailure))
+    };
+    match error {
+        WayError::Io { cause, .. } if refused(&cause) => WayError::WrongKey,
+        other => other,
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fs;
 
 use postern_testkit::{
-    site::Site,
+    TempRun,
+    site::{Site, SitePlan},
     wait::{PATIENCE, wait_until},
 };
 use rustix::process::Signal;
 
-use crate::stage::{order, payee, received, site};
+use crate::stage::{self, more_coins, order, payee, received, site};
 
 /// Orders these, and when all are confirmed looks what arrived.
 fn all_are_paid_once(site: &Site, names: &[String], ids: &[String], sat: u64) {
@@ -54,9 +55,10 @@ impl Victim {
 fn kills_at_every_state(victim: Victim, label: &str) {
     const SAT: u64 = 1_000_000;
     let mut site = site(label, "total = \"1 BTC\"");
+    more_coins(&site, 4);
     let (mut names, mut ids) = (vec![], vec![]);
     for state in ["created", "approved", "batched", "signing", "broadcast"] {
-        let name = format!("{label} {state}");
+        let name = format!("{label}-{state}");
         let id = order(&site, &name, SAT);
         // It may have passed the state already when we look; what counts is that something is under way.
         site.wait_for_order(&id, state, |o| reached(o["state"].as_str().unwrap_or_default(), state)).unwrap();
@@ -107,7 +109,11 @@ fn a_link_that_is_cut_for_a_while_delivers_when_it_is_back() {
 
 #[test]
 fn a_token_that_is_away_for_a_while_delays_an_order_and_costs_it_nothing() {
-    let site = site("token_away", "total = \"0.031 BTC\"");
+    let run = TempRun::new("token_away").unwrap();
+    // An anchor on the token would refuse before anything is charged.
+    let vault = stage::vault("total = \"0.031 BTC\"").without_anchor();
+    let site = SitePlan::new([vault]).wallet_lines(stage::LINES).start(&run).unwrap();
+    site.deposit("hot", "first", stage::BTC).unwrap();
     site.vaults[0].token().pull_out().unwrap();
     wait_until("the signer to notice", PATIENCE, || Ok(!site.vaults[0].connect()?.status()?.keystores.iter().all(|k| k.ready))).unwrap();
     let id = order(&site, "alice", 3_000_000);
@@ -129,7 +135,7 @@ fn a_link_that_pins_another_key_never_gets_in_and_nothing_is_signed() {
     fs::write(&public, format!("{}{digit}{}", &text[..at], &text[at + 1..])).unwrap();
     let id = order(&site, "alice", 3_000_000);
     site.start_link(0).unwrap();
-    site.link(0).unwrap().wait_for_log("pin").unwrap();
+    site.link(0).unwrap().wait_for_log("not the pinned one").unwrap();
     assert_ne!(site.look(&id).unwrap()["state"], "broadcast");
     assert_eq!(site.vaults[0].connect().unwrap().status().unwrap().charged_sat, 0);
     // With the right one it goes on.

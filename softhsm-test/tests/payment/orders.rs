@@ -4,12 +4,12 @@ use serde_json::json;
 
 use postern_testkit::wait::{PATIENCE, wait_until};
 
-use crate::stage::{BTC, order, payee, received, site};
+use crate::stage::{BTC, more_coins, order, payee, received, site};
 
 #[test]
 fn an_order_over_the_rule_waits_for_a_second_person_who_saw_what_is_approved() {
     let site = site("approval", "total = \"10 BTC\"");
-    site.deposit("hot", "second", 2 * BTC).unwrap();
+    more_coins(&site, 1);
     let id = order(&site, "large", BTC + 1);
     let waiting = site.wait_for_state(&id, "awaiting_approval").unwrap();
     let path = format!("/v1/orders/{id}/approve");
@@ -28,7 +28,7 @@ fn an_external_id_is_paid_once_however_often_it_is_ordered() {
     let id = order(&site, "alice", 1_000_000);
     assert_eq!(order(&site, "alice", 1_000_000), id);
     let body = |sat: u64| json!({ "wallet": "hot", "external_id": "alice", "address": payee("alice").to_string(), "amount_sat": sat });
-    assert_eq!(site.shop().post_once("/v1/orders", "another key", &body(1_000_000)).unwrap().status, 409);
+    assert_eq!(site.shop().post_once("/v1/orders", "another-key", &body(1_000_000)).unwrap().status, 409);
     assert_eq!(site.shop().post_once("/v1/orders", "alice", &body(2_000_000)).unwrap().status, 409);
     site.confirm(&id).unwrap();
     assert_eq!(order(&site, "alice", 1_000_000), id);
@@ -40,6 +40,7 @@ fn an_external_id_is_paid_once_however_often_it_is_ordered() {
 fn an_order_that_the_rate_holds_back_says_until_when_and_is_paid_then() {
     // 500 sat come back in a millisecond: a second order of 0.02 BTC waits four seconds at most.
     let site = site("held_back", "rate = [{ amount = \"500 sat\", per = \"1 ms\", burst = \"2100000 sat\" }]\ntotal = \"1 BTC\"");
+    more_coins(&site, 1);
     // After a start without proof of freshness buckets are empty: the first order may wait, too.
     let first = order(&site, "first", 2_000_000);
     site.wait_for_state(&first, "broadcast").unwrap();

@@ -32,6 +32,13 @@ pub(crate) fn site_over(label: &str, limits: &str, way: Way) -> Site {
     site
 }
 
+/// More coins of 1 BTC, so that no payment has to wait for another's change.
+pub(crate) fn more_coins(site: &Site, coins: usize) {
+    for n in 0..coins {
+        site.deposit("hot", &format!("more {n}"), BTC).unwrap();
+    }
+}
+
 /// The address of a payee, another one for each name.
 pub(crate) fn payee(name: &str) -> Address {
     use bitcoin::hashes::Hash as _;
