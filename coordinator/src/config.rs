@@ -152,6 +152,9 @@ pub struct WalletTable {
     /// Confirmations until a payment is final.
     #[serde(default = "six")]
     pub payment_confirmations: u32,
+    /// Whether the change of a payment that is in no block yet may be spent. Such a payment's fee is not raised any more; the next one's is.
+    #[serde(default = "yes")]
+    pub spend_unconfirmed_change: bool,
     /// The approval rule. Without it every order is approved by a second person.
     #[serde(default)]
     pub approval: ApprovalTable,
@@ -165,6 +168,10 @@ pub struct WalletTable {
 
 fn gap() -> u32 {
     100
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn three() -> u32 {

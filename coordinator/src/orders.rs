@@ -61,10 +61,12 @@ pub async fn fee_rate(app: &App, entry: &WalletEntry) -> Step<FeeRate> {
     Ok(rate.clamp(fee.min_rate, fee.max_rate))
 }
 
-/// Whether a coin may be spent in the next block.
+/// Whether a coin may be spent now. Change in no block yet may be, where nothing of ours can replace the transaction that made it.
 #[must_use]
 pub fn spendable(entry: &WalletEntry, coin: &Coin, tip: BlockRef) -> bool {
-    let Some(height) = coin.height else { return false };
+    let Some(height) = coin.height else {
+        return entry.table.spend_unconfirmed_change && coin.sole_parent && entry.wallet.shape().min_age == 0;
+    };
     let confirmations = tip.height.saturating_sub(height).saturating_add(1);
     let shape = entry.wallet.shape();
     // Change is of our own making: it can vanish only with the payment that made it.

@@ -75,7 +75,8 @@ pub trait OrderStore {
 pub trait FamilyStore {
     /// Reserves the coins, binds the orders and keeps the first member, all or nothing. `None`: a coin or an order is not free any more.
     async fn commit_batch(&self, batch: NewFamily) -> Stored<Option<FamilyId>>;
-    /// Adds a member (a fee bump, or one that pays fewer orders) unless the family has one that is still to be signed.
+    /// Adds a member (a fee bump, or one that pays fewer orders) unless the family has one that is still to be signed, or another family
+    /// spends the change of one that was broadcast.
     async fn add_member(&self, family: FamilyId, member: NewMember) -> Stored<Option<MemberId>>;
     /// Families that are not settled.
     async fn open_families(&self) -> Stored<Vec<Family>>;
@@ -144,7 +145,7 @@ pub trait ChainStore {
     async fn own_scripts(&self, scripts: &[ScriptBuf]) -> Stored<Vec<OwnScript>>;
     /// Which of these outputs are coins of ours.
     async fn own_coins(&self, outpoints: &[OutPoint]) -> Stored<Vec<OutPoint>>;
-    /// Coins of a wallet that may be spent: present, unspent, not reserved.
+    /// Coins of a wallet that are present, unspent and not reserved.
     async fn free_coins(&self, wallet: &str) -> Stored<Vec<Coin>>;
     /// The coins that a family reserves.
     async fn reserved_coins(&self, family: FamilyId) -> Stored<Vec<Coin>>;

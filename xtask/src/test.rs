@@ -30,6 +30,9 @@ pub(crate) struct Test {
     runner: Vec<String>,
 }
 
+/// Tests kill the coordinator at each of its steps.
+const FAILPOINTS: &str = "postern-coordinator/failpoints";
+
 /// Tests failed; the runner said which.
 #[derive(Debug)]
 pub(crate) struct SomeFailed;
@@ -54,7 +57,7 @@ pub(crate) fn run(arguments: &Test) -> Result<()> {
             say::phase("licences, bans, sources", || child::run_well(cargo::cargo(&["deny", "check", "bans", "licenses", "sources"])?))?;
         }
     }
-    say::phase("build", || child::run_well(cargo::cargo(&["build", "--workspace", "--lib", "--bins", "--tests", "--locked"])?))?;
+    say::phase("build", || child::run_well(cargo::cargo(&["build", "--workspace", "--lib", "--bins", "--tests", "--locked", "--features", FAILPOINTS])?))?;
 
     let folder = TempRun::new("test")?;
     let logs = cargo::target()?.join("test-logs").join(process::id().to_string());
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &Test) -> Result<()> {
     say::note(&format!("logs of tests that fail go to {}", logs.display()));
     let nextest = program::on_path("cargo-nextest").is_some();
     let mut command = cargo::cargo(if nextest { &["nextest", "run"] } else { &["test", "--no-fail-fast"] })?;
-    command.args(["--workspace", "--lib", "--bins", "--tests", "--locked"]);
+    command.args(["--workspace", "--lib", "--bins", "--tests", "--locked", "--features", FAILPOINTS]);
     if nextest {
         command.args(["--no-fail-fast", "--final-status-level", "slow"]);
     }

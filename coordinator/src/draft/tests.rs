@@ -34,6 +34,7 @@ fn coin(wallet: &Wallet, index: u32, value_sat: u64) -> Coin {
         coinbase: false,
         height: Some(1),
         own_change: false,
+        sole_parent: false,
         spend_first: false,
         public_key: None,
         transaction: encode::serialize(&transaction),

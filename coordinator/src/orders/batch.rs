@@ -8,6 +8,9 @@ use crate::{
     store::{BlockRef, Blocked, BlockedKind, Coin, NewFamily, Order, OrderFilter, OrderState, OwnScript},
 };
 
+/// Payments on their way after which change waits for a block.
+const CHAIN_MAX: usize = 20;
+
 /// Makes at most one batch. True: made.
 pub(super) async fn make(app: &App, name: &str, entry: &WalletEntry, tip: BlockRef, now: i64) -> Step<bool> {
     let table = &entry.table.batch;
@@ -38,7 +41,9 @@ pub(super) async fn make(app: &App, name: &str, entry: &WalletEntry, tip: BlockR
         }
     };
     let all = app.store.free_coins(name).await?;
-    let (free, early): (Vec<Coin>, Vec<Coin>) = all.into_iter().partition(|coin| spendable(entry, coin, tip));
+    let long = chain_is_long(app, name).await?;
+    let may = |coin: &Coin| spendable(entry, coin, tip) && (coin.height.is_some() || !long);
+    let (free, early): (Vec<Coin>, Vec<Coin>) = all.into_iter().partition(may);
 
     let wanted: Vec<Payment> = within_limits(entry, &approved);
     let (payments, coins) = match fitting(entry, &free, &wanted, &change, rate) {
@@ -49,6 +54,11 @@ pub(super) async fn make(app: &App, name: &str, entry: &WalletEntry, tip: BlockR
         }
     };
     commit(app, name, entry, &payments, &coins, &change, rate, now).await
+}
+
+/// The mempool takes 25 transactions of which each spends the one before.
+async fn chain_is_long(app: &App, name: &str) -> Step<bool> {
+    Ok(app.store.open_families().await?.iter().filter(|f| f.wallet == name).count() >= CHAIN_MAX)
 }
 
 /// A wallet with one address gets its change back there.

@@ -486,3 +486,48 @@ async fn an_order_that_was_changed_after_its_approval_is_not_paid() {
     let filter = OrderFilter { limit: 10, ..OrderFilter::default() };
     assert!(world.store.orders(filter).await.unwrap().iter().all(|o| o.family.is_none()));
 }
+
+#[tokio::test]
+async fn change_in_no_block_is_spent_and_its_parent_never_replaced_again() {
+    let mut world = World::simple().await;
+    let first = world.order("alice", 50_000).await;
+    world.rounds(2).await;
+    world.answer("a", Answer::Sign).await;
+    world.rounds(3).await;
+    let second = world.order("bob", 60_000).await;
+    world.rounds(2).await;
+    world.answer("a", Answer::Sign).await;
+    world.rounds(3).await;
+    assert_eq!((world.state(&first).await, world.state(&second).await), (OrderState::Broadcast, OrderState::Broadcast));
+    assert_eq!(world.node.waiting().len(), 2);
+    // Both are stuck; only the one that nothing hangs on gets a higher fee.
+    world.node.mine_empty(4);
+    world.rounds(3).await;
+    assert_eq!(world.answer("a", Answer::Sign).await, 1);
+    world.rounds(3).await;
+    let (parent, child) = (world.look(&first).await.family.unwrap(), world.look(&second).await.family.unwrap());
+    assert_eq!(crate::store::FamilyStore::members(&world.store, parent).await.unwrap().len(), 1);
+    assert_eq!(crate::store::FamilyStore::members(&world.store, child).await.unwrap().len(), 2);
+    world.node.mine(2);
+    world.rounds(3).await;
+    assert_eq!((world.paid("alice"), world.paid("bob")), (vec![50_000], vec![60_000]));
+}
+
+#[tokio::test]
+async fn change_of_a_replaced_payment_waits_for_its_block() {
+    let mut world = World::simple().await;
+    world.order("alice", 50_000).await;
+    world.rounds(2).await;
+    world.answer("a", Answer::Sign).await;
+    world.rounds(3).await;
+    world.node.mine_empty(4);
+    world.rounds(3).await;
+    assert_eq!(world.answer("a", Answer::Sign).await, 1, "the higher fee");
+    world.rounds(3).await;
+    let next = world.order("bob", 60_000).await;
+    world.rounds(3).await;
+    assert_eq!(world.code(&next).await, "funds.insufficient");
+    world.node.mine(1);
+    world.rounds(3).await;
+    assert_eq!(world.state(&next).await, OrderState::Signing);
+}

@@ -485,6 +485,8 @@ pub struct Coin {
     pub height: Option<u32>,
     /// Change of a transaction of ours.
     pub own_change: bool,
+    /// Made by the only transaction that its family ever had: nothing of ours can replace that.
+    pub sole_parent: bool,
     /// To be spent before others.
     pub spend_first: bool,
     /// A pool's key.

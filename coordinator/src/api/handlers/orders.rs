@@ -64,12 +64,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
         ApiError::new(
             StatusCode::BAD_REQUEST,
             "order.idempotency_key",
-            "the header Idempotency-Key is missing or not 1 to 128 visible characters",
+            "the header Idempotency-Key is missing or not 1 to 128 printable ASCII characters",
         )
         .hint("choose a new one for each order, and the same one when you repeat the call")
     };
     let key = headers.get(IDEMPOTENCY_KEY).and_then(|v| v.to_str().ok()).ok_or_else(missing)?;
-    let good = (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    let good = (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if good { Ok(key.to_owned()) } else { Err(missing()) }
 }
 
@@ -102,7 +102,7 @@ fn check_amount(script: &ScriptBuf, amount_sat: u64) -> Result<(), ApiError> {
 /// Repeating the call with the same `Idempotency-Key` gives the same order. An `external_id` is for ever that of one payment.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "orders", request_body = CreateOrder, security(("api_key" = ["create"])),
-    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters, new for each order")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 128 printable ASCII characters, new for each order")),
     responses(
         (status = 201, description = "Made", body = OrderBody),
         (status = 200, description = "This order was made before", body = OrderBody),

@@ -21,7 +21,8 @@ const LIST_MAX: u32 = 1_000;
 
 const COIN: &str = "c.txid AS txid, c.vout AS vout, c.branch AS branch, c.idx AS idx, c.value_sat AS value_sat, c.coinbase AS coinbase, \
      c.height AS height, c.spend_first AS spend_first, s.public_key AS public_key, t.raw AS raw, \
-     EXISTS (SELECT 1 FROM member m WHERE m.txid = c.txid) AS own_change";
+     EXISTS (SELECT 1 FROM member m WHERE m.txid = c.txid) AS own_change, EXISTS (SELECT 1 FROM member m WHERE m.txid = c.txid \
+     AND m.state = 'broadcast' AND (SELECT COUNT(*) FROM member x WHERE x.family = m.family) = 1) AS sole_parent";
 const COIN_FROM: &str =
     "FROM coin c JOIN tx t ON t.txid = c.txid LEFT JOIN script s ON s.wallet = c.wallet AND s.branch = c.branch AND s.idx = c.idx";
 
@@ -85,6 +86,7 @@ fn coin(row: &SqliteRow) -> Stored<Coin> {
         coinbase: row.try_get("coinbase")?,
         height: row::unsigned_or_none(row, "coin", "height")?,
         own_change: row.try_get("own_change")?,
+        sole_parent: row.try_get("sole_parent")?,
         spend_first: row.try_get("spend_first")?,
         public_key: row.try_get("public_key")?,
         transaction: row.try_get("raw")?,

@@ -94,7 +94,8 @@ impl FamilyStore for SqliteStore {
         for coin in &batch.coins {
             let reserved = sqlx::query(
                 "UPDATE coin SET reserved_by = ?, spend_first = 0 WHERE txid = ? AND vout = ? AND wallet = ? AND reserved_by IS NULL \
-                 AND spent_txid IS NULL AND present = 1",
+                 AND spent_txid IS NULL AND present = 1 AND (height IS NOT NULL OR EXISTS (SELECT 1 FROM member m WHERE m.txid = coin.txid \
+                 AND m.state = 'broadcast' AND (SELECT COUNT(*) FROM member x WHERE x.family = m.family) = 1))",
             )
             .bind(family)
             .bind(coin.txid.to_string())
@@ -140,7 +141,9 @@ impl FamilyStore for SqliteStore {
         let mut tx = self.begin("member").await?;
         let (busy,): (i64,) = sqlx::query_as(
             "SELECT (SELECT COUNT(*) FROM member WHERE family = ?1 AND state IN ('built', 'signing', 'signed')) \
-             + (SELECT COUNT(*) FROM family WHERE id = ?1 AND state <> 'open')",
+             + (SELECT COUNT(*) FROM family WHERE id = ?1 AND state <> 'open') \
+             + (SELECT COUNT(*) FROM coin c JOIN member m ON m.txid = c.txid WHERE m.family = ?1 AND (c.reserved_by IS NOT NULL \
+               OR c.spent_txid IS NOT NULL))",
         )
         .bind(family)
         .fetch_one(&mut *tx)
