@@ -27,6 +27,6 @@ pub mod intake;
 pub mod keystore;
 pub mod ledger;
 pub mod policy;
-pub mod sign;
 pub mod secret;
+pub mod sign;
 pub mod wallet;

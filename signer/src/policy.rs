@@ -18,8 +18,8 @@ mod scope;
 pub use bucket::{Bucket, Fit};
 pub use decide::{Authorized, PolicyState, decide};
 pub use kin::{FAMILIES_MAX, Family, Kin, MEMBERS_MAX, Membership, Repeat};
-pub(crate) use scope::rate_name;
 pub(crate) use scope::RATES_MAX;
+pub(crate) use scope::rate_name;
 pub use scope::{RateError, ScopeState, Scopes, check_rates};
 
 #[cfg(test)]

@@ -57,7 +57,9 @@ pub(crate) fn run(arguments: &Test) -> Result<()> {
             say::phase("licences, bans, sources", || child::run_well(cargo::cargo(&["deny", "check", "bans", "licenses", "sources"])?))?;
         }
     }
-    say::phase("build", || child::run_well(cargo::cargo(&["build", "--workspace", "--lib", "--bins", "--tests", "--locked", "--features", FAILPOINTS])?))?;
+    say::phase("build", || {
+        child::run_well(cargo::cargo(&["build", "--workspace", "--lib", "--bins", "--tests", "--locked", "--features", FAILPOINTS])?)
+    })?;
 
     let folder = TempRun::new("test")?;
     let logs = cargo::target()?.join("test-logs").join(process::id().to_string());

@@ -272,7 +272,13 @@ mod tests {
     fn task(master: &Xpriv, path: &str, scheme: Scheme) -> SigningTask {
         let path = DerivationPath::from_str(path).unwrap();
         let public_key = PublicKey::new(master.derive_priv(curve(), &path).unwrap().private_key.public_key(curve()));
-        SigningTask { input: 3, key: KeyRef { locator: KeyLocator::Seed(path), public_key }, digest: [0x11; 32], scheme, sighash_byte: None }
+        SigningTask {
+            input: 3,
+            key: KeyRef { locator: KeyLocator::Seed(path), public_key },
+            digest: [0x11; 32],
+            scheme,
+            sighash_byte: None,
+        }
     }
 
     #[test]
