@@ -129,6 +129,19 @@ fn a_false_path_on_an_output_that_is_ours_decides_nothing() {
 }
 
 #[test]
+fn a_cosigners_false_origin_does_not_hide_where_our_key_is() {
+    let site = Site::seed("wsh(sortedmulti(2,KEY,OTHER))");
+    let cosigner = account("cosigner", "48'/1'/0'").fingerprint;
+    let mut psbt = site.psbt(&pays_and_returns(Out::Own(change(GAP), 498_000)));
+    for (fingerprint, path) in psbt.outputs[1].bip32_derivation.values_mut() {
+        if *fingerprint == cosigner {
+            *path = "m/48'/1'/0'/0/3".parse().unwrap();
+        }
+    }
+    assert_eq!(site.analyze(&psbt).unwrap_err().code, ChangeBeyondGap);
+}
+
+#[test]
 fn positions_past_the_gap_are_not_derived_without_end() {
     let site = Site::hot();
     let outputs = |count: u32| Spend::one((0..count).map(|n| Out::Own(receive(GAP + n), 1_000)).collect());

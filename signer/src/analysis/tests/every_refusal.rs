@@ -322,6 +322,13 @@ const CASES: &[Case] = &[
             p.inputs[0].tap_scripts.insert(other, leaf);
         })
     }),
+    (TaprootMismatch, "another internal key in a control block", || {
+        taproot(|p| {
+            let (block, leaf) = p.inputs[0].tap_scripts.pop_first().unwrap();
+            let other = ControlBlock { internal_key: p.inputs[1].tap_internal_key.unwrap(), ..block };
+            p.inputs[0].tap_scripts.insert(other, leaf);
+        })
+    }),
     (TaprootMismatch, "another path in the tree", || {
         taproot(|p| {
             let (block, leaf) = p.inputs[0].tap_scripts.pop_first().unwrap();
