@@ -149,8 +149,8 @@ fn shape(definite: &Descriptor<DefiniteDescriptorKey>) -> Result<SpendShape, Wal
     let plan = definite
         .clone()
         .plan(&Anything { time: false })
-        .or_else(|d| d.plan(&Anything { time: true }))
-        .map_err(|_| WalletError::Unspendable)?;
+        .or_else(|d| d.plan(&Anything { time: true }).map_err(drop))
+        .map_err(|()| WalletError::Unspendable)?;
     let (sequence, min_age) = match plan.relative_timelock {
         None => (REPLACEABLE, 0),
         Some(relative::LockTime::Blocks(blocks)) => (Sequence::from_height(blocks.value()), u32::from(blocks.value())),

@@ -111,10 +111,12 @@ impl World {
             let RequestBody::Sign(request) = canonical::from_slice(&body).unwrap() else { panic!("not a signature") };
             let key = self.signers.iter().find(|(name, _)| *name == signer).unwrap().1;
             let signed = sign(&request.psbt, &master(key));
-            if let Ok(Some(complete)) = crate::draft::finalise(&bitcoin::Psbt::deserialize(&request.psbt).unwrap(), &signed.signatures) {
-                if answer != Answer::Lose && !matches!(answer, Answer::Refuse(_)) {
-                    self.hoard.push(complete);
-                }
+            let complete = crate::draft::finalise(&bitcoin::Psbt::deserialize(&request.psbt).unwrap(), &signed.signatures);
+            if let Ok(Some(complete)) = complete
+                && answer != Answer::Lose
+                && !matches!(answer, Answer::Refuse(_))
+            {
+                self.hoard.push(complete);
             }
             let reply = match answer {
                 Answer::Sign => ReplyBody::Signed(signed),

@@ -12,11 +12,14 @@ const KEPT: usize = 32;
 /// A report older than this proves nothing about now.
 const VALID_MS: i64 = 10 * 60_000;
 
+/// Each with the time at which it was given, newest last.
+type Given = VecDeque<(Vec<u8>, i64)>;
+
 #[derive(Debug, Default)]
-pub(super) struct Nonces(Mutex<HashMap<Arc<str>, VecDeque<(Vec<u8>, i64)>>>);
+pub(super) struct Nonces(Mutex<HashMap<Arc<str>, Given>>);
 
 impl Nonces {
-    fn with<T>(&self, signer: &Arc<str>, f: impl FnOnce(&mut VecDeque<(Vec<u8>, i64)>) -> T) -> T {
+    fn with<T>(&self, signer: &Arc<str>, f: impl FnOnce(&mut Given) -> T) -> T {
         f(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(signer.clone()).or_default())
     }
 

@@ -27,7 +27,7 @@ fn all_kinds(site: &Site) -> (Pkcs11Keystore, Vec<(&'static str, Vec<SigningTask
     let account = seed::account(&keystore, "tree", seed::ACCOUNT);
     keystore.create_pool("hot", Network::Regtest).unwrap();
     keystore.bind(hsm::binding("one", key)).unwrap();
-    keystore.bind(seed::binding("tree", &[account.clone()])).unwrap();
+    keystore.bind(seed::binding("tree", std::slice::from_ref(&account))).unwrap();
     keystore.bind(pool::binding("hot")).unwrap();
     keystore.extend_pool("hot", 0, 4).unwrap();
     let pool = pool::tasks(0, &keystore.pool_keys("hot", 0, 0, 4).unwrap());

@@ -124,13 +124,13 @@ fn a_seed_that_is_not_the_descriptors_signs_nothing() {
         keystore.create_seed("cold", Network::Regtest).unwrap();
         let good = account(&keystore, "hot", ACCOUNT);
         let stranger = account(&keystore, "cold", ACCOUNT);
-        assert_eq!(code(keystore.bind(binding("hot", &[stranger.clone()]))), "refused.key_mismatch");
+        assert_eq!(code(keystore.bind(binding("hot", std::slice::from_ref(&stranger)))), "refused.key_mismatch");
         assert_eq!(code(keystore.sign_tasks("hot", &[derived(0, &stranger, 0, 0, Scheme::Ecdsa)])), "refused.key_mismatch");
         assert_eq!(code(keystore.bind(binding("hot", &[]))), "refused.key_mismatch");
         let elsewhere = AccountKey { path: path("m/84h/1h/1h"), ..good.clone() };
         assert_eq!(code(keystore.bind(binding("hot", &[good.clone(), elsewhere]))), "refused.key_mismatch");
 
-        keystore.bind(binding("hot", &[good.clone()])).unwrap();
+        keystore.bind(binding("hot", std::slice::from_ref(&good))).unwrap();
         let mut wrong = derived(0, &good, 0, 0, Scheme::Ecdsa);
         wrong.key.public_key = derived(0, &good, 0, 1, Scheme::Ecdsa).key.public_key;
         assert_eq!(code(keystore.sign_tasks("hot", &[wrong])), "refused.key_mismatch");
