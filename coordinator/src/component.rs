@@ -10,8 +10,8 @@ use crate::{
     clock::now_ms,
 };
 
-/// How long a lease lasts without being renewed.
-const LEASE_MS: i64 = 10_000;
+/// How long a lease lasts without being renewed, and so how long another process waits after a kill.
+const LEASE_MS: i64 = 2_000;
 /// Longest wait after errors.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 

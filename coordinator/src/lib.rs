@@ -8,6 +8,10 @@
 //! - [`monitor`] follows the chain, [`orders`] approves and batches, [`sender`] gets signatures, broadcasts, bumps and settles;
 //! - [`draft`]: coin selection, PSBTs, signatures put together; [`node`]: bitcoind.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 pub mod api;
 pub mod app;

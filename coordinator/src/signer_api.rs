@@ -103,7 +103,7 @@ async fn pull(State(api): State<Arc<SignerApi>>, Extension(name): Extension<Sign
         return Err(ApiError::malformed(format!("at most {IN_FLIGHT_MAX} ids of at most {ID_MAX} characters are in flight")));
     }
     api.signer(&name).await?;
-    let deadline = Instant::now() + Duration::from_millis(pull.wait_ms.min(PULL_WAIT_MAX_MS));
+    let (started, longest) = (Instant::now(), Duration::from_millis(pull.wait_ms.min(PULL_WAIT_MAX_MS)));
     let capacity = pull.capacity.min(CAPACITY_MAX);
     loop {
         let now = now_ms();
@@ -113,7 +113,7 @@ async fn pull(State(api): State<Arc<SignerApi>>, Extension(name): Extension<Sign
             0 => Vec::new(),
             _ => api.app.store.take_requests(&name.0, capacity, PULLED_BYTES, &pull.in_flight, now).await?,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = longest.saturating_sub(started.elapsed());
         if !taken.is_empty() || left.is_zero() {
             let requests = taken.into_iter().map(|(id, body)| Request { id, body: Base64(body) }).collect();
             let pulled = Pulled { requests, heartbeat_nonce: Base64(api.nonces.give(&name.0, now)) };

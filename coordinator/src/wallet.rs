@@ -146,11 +146,8 @@ fn fill_pool(template: &str, key: &str) -> Option<String> {
 
 fn shape(definite: &Descriptor<DefiniteDescriptorKey>) -> Result<SpendShape, WalletError> {
     // A way without waiting is taken when there is one.
-    let plan = definite
-        .clone()
-        .plan(&Anything { time: false })
-        .or_else(|d| d.plan(&Anything { time: true }).map_err(drop))
-        .map_err(|()| WalletError::Unspendable)?;
+    let plan_with = |time| definite.clone().plan(&Anything { time }).ok();
+    let plan = plan_with(false).or_else(|| plan_with(true)).ok_or(WalletError::Unspendable)?;
     let (sequence, min_age) = match plan.relative_timelock {
         None => (REPLACEABLE, 0),
         Some(relative::LockTime::Blocks(blocks)) => (Sequence::from_height(blocks.value()), u32::from(blocks.value())),

@@ -39,7 +39,7 @@ async fn everything_that_is_asked_of_a_node_is_answered_by_a_real_one() {
     assert_eq!(found, all, "one that is not there is left out");
 
     assert_eq!(node.accepts(&sent[0]).await.unwrap(), Acceptance::Known);
-    assert_eq!(node.send(&sent[0]).await.unwrap(), Acceptance::Known);
+    assert_eq!(node.send(&sent[0]).await.unwrap(), Acceptance::Yes, "sent again is sent");
     let mut unsigned = sent[0].clone();
     unsigned.input[0].witness.clear();
     unsigned.output[0].value -= bitcoin::Amount::from_sat(1);

@@ -111,12 +111,10 @@ impl World {
             let RequestBody::Sign(request) = canonical::from_slice(&body).unwrap() else { panic!("not a signature") };
             let key = self.signers.iter().find(|(name, _)| *name == signer).unwrap().1;
             let signed = sign(&request.psbt, &master(key));
-            let complete = crate::draft::finalise(&bitcoin::Psbt::deserialize(&request.psbt).unwrap(), &signed.signatures);
-            if let Ok(Some(complete)) = complete
-                && answer != Answer::Lose
-                && !matches!(answer, Answer::Refuse(_))
-            {
-                self.hoard.push(complete);
+            // What was signed may be kept back, whatever the reply says.
+            if matches!(answer, Answer::Sign | Answer::Lie(_)) {
+                let psbt = bitcoin::Psbt::deserialize(&request.psbt).unwrap();
+                self.hoard.extend(crate::draft::finalise(&psbt, &signed.signatures).unwrap());
             }
             let reply = match answer {
                 Answer::Sign => ReplyBody::Signed(signed),

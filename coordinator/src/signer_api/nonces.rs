@@ -12,7 +12,7 @@ const KEPT: usize = 32;
 /// A report older than this proves nothing about now.
 const VALID_MS: i64 = 10 * 60_000;
 
-/// Each with the time at which it was given, newest last.
+/// Nonces with the time they were given, oldest first.
 type Given = VecDeque<(Vec<u8>, i64)>;
 
 #[derive(Debug, Default)]
