@@ -50,7 +50,17 @@ pub(crate) fn run(arguments: &Test) -> Result<()> {
     if !arguments.no_lint {
         say::phase("formatting", || child::run_well(cargo::cargo(&["fmt", "--all", "--check"])?))?;
         say::phase("lints", || {
-            child::run_well(cargo::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?)
+            child::run_well(cargo::cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--features",
+                FAILPOINTS,
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ])?)
         })?;
         if program::on_path("cargo-deny").is_some() {
             // Advisories need the network; they are for `cargo deny check` by hand and on a schedule.
