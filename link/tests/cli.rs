@@ -81,7 +81,7 @@ fn check_names_the_line_of_a_wrong_key() {
     std::fs::write(&config, text).unwrap();
     let output = link().arg("check").arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("link.toml:3: unknown key `signr`; did you mean `signer`?"), "{}", said(&output));
+    assert!(said(&output).contains("link.toml:3:1: unknown key `signr`; did you mean `signer`?"), "{}", said(&output));
 }
 
 #[test]

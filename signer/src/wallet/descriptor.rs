@@ -245,7 +245,9 @@ fn spend_script(derived: &Descriptor<PublicKey>, own: &[KeyRef]) -> Result<Spend
 fn parse(text: &str) -> Result<Descriptor<WalletKey>, WalletError> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     for word in words {
-        if word.contains("prv") || PrivateKey::from_str(word).is_ok() {
+        // A public key may hold these letters by chance, about one in two thousand does; its checksum tells.
+        let private = word.contains("prv") && Xpub::from_str(word).is_err();
+        if private || PrivateKey::from_str(word).is_ok() {
             return Err(WalletError::PrivateKey);
         }
     }

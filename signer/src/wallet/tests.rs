@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 
 use bitcoin::{
     Network, PublicKey,
-    bip32::{DerivationPath, Xpriv, Xpub},
+    bip32::{ChildNumber, DerivationPath, Xpriv, Xpub},
     secp256k1::{Secp256k1, SecretKey},
 };
 use miniscript::{Descriptor, DescriptorPublicKey};
@@ -124,6 +124,14 @@ fn the_exported_descriptor_makes_the_same_wallet() {
     assert!(text.starts_with("wsh(and_v(v:pk(pool),older(144)))#"), "{text}");
     pool(&text).unwrap();
     assert!(matches!(pool(&text.replace("144", "145")), Err(WalletError::Syntax { .. })), "a checksum that does not fit passes");
+}
+
+#[test]
+fn a_public_key_that_happens_to_hold_the_letters_of_a_private_one_is_not_refused() {
+    let any = account().xpub;
+    let by_chance =
+        (0..1_000_000_u32).map(|n| Xpub { child_number: ChildNumber::from(n), ..any }).find(|key| key.to_string().contains("prv")).unwrap();
+    assert!(Wallet::account_keys(&format!("wpkh([d34db33f/84h/1h/0h]{by_chance}/<0;1>/*)")).is_ok(), "{by_chance}");
 }
 
 #[test]
