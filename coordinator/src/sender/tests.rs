@@ -531,3 +531,30 @@ async fn change_of_a_replaced_payment_waits_for_its_block() {
     world.rounds(3).await;
     assert_eq!(world.state(&next).await, OrderState::Signing);
 }
+
+#[tokio::test]
+async fn two_of_every_component_at_once_pay_every_order_once() {
+    let mut world = World::simple().await;
+    let store = SqliteStore::open(&world._folder.path().join("c.sqlite"), bitcoin::Network::Regtest).await.unwrap();
+    let twin = Arc::new(App::new(world.app.config.clone(), Arc::new(store), world.node.clone()).unwrap());
+    let mut of_twin = Monitor::new(twin.clone());
+    let names: Vec<String> = (0..6).map(|n| format!("n{n}")).collect();
+    for name in &names {
+        world.order(name, 20_000).await;
+        for _ in 0..6 {
+            world.now += 300;
+            let now = world.now;
+            // Without leases: the store alone has to keep them apart.
+            let _ = tokio::join!(world.monitor.step(now), of_twin.step(now));
+            let _ = tokio::join!(orders::step(&world.app, now), orders::step(&twin, now));
+            let _ = tokio::join!(super::step(&world.app, now), super::step(&twin, now));
+            world.answer("a", Answer::Sign).await;
+        }
+        world.node.mine(1);
+    }
+    world.node.mine(2);
+    world.rounds(3).await;
+    for name in &names {
+        assert_eq!((world.state(&format!("o-{name}")).await, world.paid(name)), (OrderState::Confirmed, vec![20_000]), "{name}");
+    }
+}
