@@ -5,6 +5,7 @@ mod families;
 mod keys;
 mod orders;
 mod row;
+mod settle;
 mod signers;
 
 use std::{path::Path, time::Duration};
