@@ -4,6 +4,7 @@
 mod api;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -47,6 +48,7 @@ pub struct SitePlan {
     way: Way,
     wallet_lines: String,
     environment: Vec<(String, String)>,
+    joint: Option<usize>,
 }
 
 impl SitePlan {
@@ -77,14 +79,39 @@ impl SitePlan {
         self
     }
 
+    /// Wallets of the same name are one wallet: so many of its signers must sign. They are planned as `wsh(pk(@))` in each vault.
+    #[must_use]
+    pub fn joint(mut self, threshold: usize) -> Self {
+        self.joint = Some(threshold);
+        self
+    }
+
     /// Sets everything up and starts it.
     ///
     /// # Errors
     /// When a step fails; says which.
     pub fn start(self, run: &TempRun) -> Result<Site> {
         let bitcoind = Bitcoind::start(run)?;
-        let vaults = self.vaults.iter().map(|plan| plan.clone().start(run)).collect::<Result<Vec<_>>>()?;
+        let vaults = match self.joint {
+            None => self.vaults.iter().map(|plan| plan.clone().start(run)).collect::<Result<Vec<_>>>()?,
+            Some(threshold) => self.start_joint(run, threshold)?,
+        };
         Site::around(run, &self, bitcoind, vaults)
+    }
+
+    /// Each signer makes its key; then all are told of all.
+    fn start_joint(&self, run: &TempRun, threshold: usize) -> Result<Vec<Vault>> {
+        let mut vaults = self.vaults.iter().map(|plan| plan.clone().prepare(run)).collect::<Result<Vec<_>>>()?;
+        let names: BTreeSet<String> = vaults.iter().flat_map(Vault::planned_wallets).map(str::to_owned).collect();
+        for name in &names {
+            let keys = vaults.iter().map(|vault| Ok(format!("{}/<0;1>/*", vault.own_key(name)?))).collect::<Result<Vec<_>>>()?;
+            for (own, vault) in vaults.iter_mut().enumerate() {
+                let keys: Vec<&str> = keys.iter().enumerate().map(|(n, key)| if n == own { "@" } else { key }).collect();
+                vault.set_script(name, &format!("wsh(sortedmulti({threshold},{}))", keys.join(",")))?;
+            }
+        }
+        vaults.iter_mut().try_for_each(Vault::open)?;
+        Ok(vaults)
     }
 }
 
@@ -155,12 +182,14 @@ impl Site {
             Way::Tor(network) => drop(writeln!(text, "[door.onion]\nkind = \"arti\"\n[door.tor]\nprivate_network = {network:?}\n")),
         }
         let _ = writeln!(text, "[bitcoind]\nurl = \"{}\"\ncookie = {:?}\nstart_height = 1\n", self.bitcoind.url(), self.bitcoind.cookie());
+        let mut wallets: BTreeMap<String, (String, Vec<&str>)> = BTreeMap::new();
         for vault in &self.vaults {
             for wallet in vault.wallets()? {
-                let _ =
-                    writeln!(text, "[wallet.{}]\nsigners = [\"{}\"]\ndescriptor = \"{}\"", wallet.name, vault.name(), wallet.descriptor);
-                let _ = writeln!(text, "{}\n", plan.wallet_lines);
+                wallets.entry(wallet.name).or_insert_with(|| (wallet.descriptor, vec![])).1.push(vault.name());
             }
+        }
+        for (name, (descriptor, signers)) in wallets {
+            let _ = writeln!(text, "[wallet.{name}]\nsigners = {signers:?}\ndescriptor = \"{descriptor}\"\n{}\n", plan.wallet_lines);
         }
         fs::write(self.config(), text).context("cannot write coordinator.toml")
     }

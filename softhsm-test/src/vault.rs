@@ -208,6 +208,11 @@ impl Vault {
         Ok(())
     }
 
+    /// The names of the wallets that were planned.
+    pub fn planned_wallets(&self) -> impl Iterator<Item = &str> {
+        self.plan.wallets.iter().map(|wallet| wallet.name.as_str())
+    }
+
     /// The signer's own key of a `seed` wallet, with its origin: what the other signers of a multisig wallet need.
     ///
     /// # Errors

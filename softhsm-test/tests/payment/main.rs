@@ -5,6 +5,7 @@
 mod chain;
 mod interruptions;
 mod main_job;
+mod multisig;
 mod orders;
 mod over_tor;
 mod stage;
