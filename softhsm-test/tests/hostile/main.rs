@@ -5,6 +5,7 @@
 mod bips;
 mod build;
 mod case;
+mod known_attacks;
 mod library;
 mod socket;
 mod wallets;
@@ -30,6 +31,10 @@ fn main() {
     trials.push({
         let cases = Arc::clone(&cases);
         Trial::test("no_refusal_of_the_analysis_is_without_a_case", move || library::every_code(&cases).map_err(failed))
+    });
+    trials.push({
+        let cases = Arc::clone(&cases);
+        Trial::test("every_test_that_known_attacks_names_exists", move || known_attacks::every_named_test_exists(&cases).map_err(failed))
     });
     trials.push(Trial::test("over_the_socket_of_a_signer_with_a_token_nothing_of_it_is_charged", move || {
         socket::run(&cases).map_err(failed)
