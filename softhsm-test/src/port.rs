@@ -31,16 +31,34 @@ impl Port {
     /// # Errors
     /// When none is found.
     pub fn reserve() -> Result<Self> {
-        let folder = folder()?;
         let mut random = rand::thread_rng();
         for _ in 0..ATTEMPTS {
-            let number = random.gen_range(RANGE);
-            let lock = File::create(folder.join(number.to_string())).context("cannot reserve a port")?;
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: Arc::new(lock) });
+            if let Some(port) = Self::take(random.gen_range(RANGE))? {
+                return Ok(port);
             }
         }
         bail!("no free port among {RANGE:?} in {ATTEMPTS} attempts");
+    }
+
+    /// Reserves two ports that follow each other.
+    ///
+    /// # Errors
+    /// When none are found.
+    pub fn reserve_pair() -> Result<(Self, Self)> {
+        for _ in 0..ATTEMPTS {
+            let first = Self::reserve()?;
+            if let Some(second) = Self::take(first.number + 1)? {
+                return Ok((first, second));
+            }
+        }
+        bail!("no two free ports in a row among {RANGE:?} in {ATTEMPTS} attempts");
+    }
+
+    fn take(number: u16) -> Result<Option<Self>> {
+        let lock = File::create(folder()?.join(number.to_string())).context("cannot reserve a port")?;
+        let free =
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
+        Ok(free.then(|| Self { number, _lock: Arc::new(lock) }))
     }
 
     /// Its number.

@@ -62,7 +62,7 @@ const CXX: Need = Need {
     pacman: "gcc",
 };
 const PKG_CONFIG: Need = Need {
-    purpose: "pkg-config: to build bitcoind",
+    purpose: "pkg-config: to build the signer and bitcoind",
     present: || ["pkg-config", "pkgconf"].iter().any(|p| program::on_path(p).is_some()),
     apt: "pkg-config",
     dnf: "pkgconf-pkg-config",
@@ -90,8 +90,30 @@ const SQLITE: Need = Need {
     pacman: "sqlite",
 };
 
-const ALWAYS: [&Need; 4] = [&SOFTHSM, &TOR, &IPROUTE, &UTIL_LINUX];
-const FOR_BITCOIND: [&Need; 7] = [&CMAKE, &MAKE, &CXX, &PKG_CONFIG, &BOOST, &LIBEVENT, &SQLITE];
+const TSS: Need = Need {
+    purpose: "the TPM software stack (tss2) and its headers: the signer is built with it",
+    present: || header("tss2/tss2_esys.h"),
+    apt: "libtss2-dev",
+    dnf: "tpm2-tss-devel",
+    pacman: "tpm2-tss",
+};
+const SWTPM: Need = Need {
+    purpose: "swtpm: TPMs in software",
+    present: || program::on_path("swtpm").is_some(),
+    apt: "swtpm",
+    dnf: "swtpm",
+    pacman: "swtpm",
+};
+const TPM2_TOOLS: Need = Need {
+    purpose: "tpm2-tools: to look into TPMs with other programs than ours",
+    present: || program::on_path("tpm2").is_some(),
+    apt: "tpm2-tools",
+    dnf: "tpm2-tools",
+    pacman: "tpm2-tools",
+};
+
+const ALWAYS: [&Need; 8] = [&SOFTHSM, &TSS, &PKG_CONFIG, &SWTPM, &TPM2_TOOLS, &TOR, &IPROUTE, &UTIL_LINUX];
+const FOR_BITCOIND: [&Need; 6] = [&CMAKE, &MAKE, &CXX, &BOOST, &LIBEVENT, &SQLITE];
 
 fn header(name: &str) -> bool {
     ["/usr/include", "/usr/local/include"].iter().any(|folder| Path::new(folder).join(name).is_file())
