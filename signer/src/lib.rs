@@ -29,4 +29,5 @@ pub mod ledger;
 pub mod policy;
 pub mod secret;
 pub mod sign;
+pub mod tpm;
 pub mod wallet;
