@@ -7,8 +7,10 @@
 //! burns at most one lease and the charges in flight.
 
 mod label;
+mod nv;
 
 pub use label::{LabelAnchor, LabelStore};
+pub use nv::{NV_INDEX_DEFAULT, NvAnchor};
 
 /// What an anchor remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub enum AnchorError {
 
 /// An anchor. Writes are durable when [`Anchor::write`] returns.
 pub trait Anchor: Send {
-    /// `none`, `pkcs11-label`, …
+    /// `none`, `pkcs11-label`, `tpm-nv`
     fn kind(&self) -> &'static str;
 
     /// What it remembers; None when it was never written.
