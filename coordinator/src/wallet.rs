@@ -28,6 +28,9 @@ pub enum WalletError {
     /// It does not parse.
     #[error("the descriptor is not valid: {0}")]
     Descriptor(String),
+    /// The signer signs no such script.
+    #[error("{0} is not supported: the signer signs pkh, wpkh, sh(wpkh), wsh and tr")]
+    Script(&'static str),
     /// It has a wildcard and not two branches.
     #[error("a descriptor with `*` has a receive and a change branch: write `<0;1>/*`")]
     Branches,
@@ -171,15 +174,24 @@ fn shape(definite: &Descriptor<DefiniteDescriptorKey>) -> Result<SpendShape, Wal
     })
 }
 
+/// What a signer refuses is refused here too, before anybody deposits to it.
+fn check_script(definite: &Descriptor<DefiniteDescriptorKey>) -> Result<(), WalletError> {
+    match definite {
+        Descriptor::Sh(sh) => match sh.as_inner() {
+            ShInner::Wpkh(_) => Ok(()),
+            ShInner::Wsh(_) => Err(WalletError::Script("sh(wsh(…))")),
+            ShInner::SortedMulti(_) | ShInner::Ms(_) => Err(WalletError::Script("a bare script in sh(…)")),
+        },
+        Descriptor::Bare(_) => Err(WalletError::Script("a bare script")),
+        Descriptor::Pkh(_) | Descriptor::Wpkh(_) | Descriptor::Wsh(_) | Descriptor::Tr(_) => Ok(()),
+    }
+}
+
 /// How many signatures a plain multisig needs.
 fn quorum(definite: &Descriptor<DefiniteDescriptorKey>) -> Option<usize> {
     let wsh = match definite {
         Descriptor::Wsh(wsh) => wsh.as_inner(),
-        Descriptor::Sh(sh) => match sh.as_inner() {
-            ShInner::Wsh(wsh) => wsh.as_inner(),
-            _ => return None,
-        },
-        Descriptor::Pkh(_) | Descriptor::Wpkh(_) => return Some(1),
+        Descriptor::Pkh(_) | Descriptor::Wpkh(_) | Descriptor::Sh(_) => return Some(1),
         Descriptor::Tr(tr) if tr.tap_tree().is_none() => return Some(1),
         _ => return None,
     };
@@ -205,6 +217,7 @@ impl Wallet {
             Scripts::Pool(template) => Self::pool_descriptor(template, SAMPLE_KEY)?,
         };
         sample.sanity_check().map_err(descriptor_error)?;
+        check_script(&sample)?;
         Ok(Self { name: name.to_owned(), network, scripts, shape: shape(&sample)?, quorum: quorum(&sample) })
     }
 

@@ -44,9 +44,17 @@ fn a_descriptor_without_a_wildcard_is_one_address_and_its_own_change() {
 }
 
 #[test]
+fn scripts_that_no_signer_signs_are_refused_before_anybody_deposits_to_them() {
+    for descriptor in [format!("sh(wsh(sortedmulti(1,{A},{B})))"), format!("sh(sortedmulti(1,{A},{B}))"), format!("pk({A})")] {
+        let refused = wallet(&descriptor).unwrap_err();
+        assert!(matches!(refused, WalletError::Script(_)), "{descriptor}: {refused}");
+    }
+}
+
+#[test]
 fn a_quorum_is_read_from_the_descriptor() {
     assert_eq!(wallet(&format!("wsh(sortedmulti(2,{A},{B}))")).unwrap().quorum(2), 2);
-    assert_eq!(wallet(&format!("sh(wsh(sortedmulti(1,{A},{B})))")).unwrap().quorum(2), 1);
+    assert_eq!(wallet(&format!("wsh(sortedmulti(1,{A},{B}))")).unwrap().quorum(2), 1);
     assert_eq!(wallet(&format!("wsh(multi(2,{A},{B}))")).unwrap().quorum(3), 2);
     assert_eq!(wallet(&format!("wsh(and_v(v:pk({A}),pk({B})))")).unwrap().quorum(2), 2, "all, where it is not a plain multisig");
 }
