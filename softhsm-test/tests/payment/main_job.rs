@@ -1,8 +1,8 @@
 //! From deposit to confirmation.
 
-use postern_testkit::Process;
+use postern_testkit::{Process, TempRun, VaultPlan, WalletPlan, site::SitePlan};
 
-use crate::stage::{order, payee, received, site};
+use crate::stage::{BTC, LINES, order, payee, received, site};
 
 #[test]
 fn an_order_is_signed_under_limits_and_confirms() {
@@ -24,6 +24,29 @@ fn orders_that_wait_together_share_a_transaction() {
     for name in ["a", "b", "c"] {
         assert_eq!(received(&site.bitcoind, &payee(name)).unwrap(), [1_000_000]);
     }
+}
+
+#[test]
+fn a_pool_gives_an_address_of_its_own_to_each_deposit_and_pays_from_several_keys() {
+    let run = TempRun::new("pool_site").unwrap();
+    let vault = VaultPlan::default().wallet(WalletPlan::new("hot", "pool", "wpkh(@)"));
+    let mut site = SitePlan::new([vault]).wallet_lines(LINES).start(&run).unwrap();
+    let addresses = [1, 2, 3].map(|n| site.deposit("hot", &format!("customer {n}"), BTC / 10).unwrap());
+    assert!(addresses[0] != addresses[1] && addresses[1] != addresses[2] && addresses[0] != addresses[2]);
+    assert_eq!(site.deposit_address("hot", "customer 1").unwrap(), addresses[0], "a reference keeps its address");
+    // More than any two coins.
+    let first = order(&site, "alice", BTC / 4);
+    site.confirm(&first).unwrap();
+    assert_eq!(received(&site.bitcoind, &payee("alice")).unwrap(), [BTC / 4]);
+
+    // The change went to a key of the pool, which is known again after both ends were restarted.
+    site.vaults[0].kill().unwrap();
+    site.kill_coordinator().unwrap();
+    site.vaults[0].launch().unwrap();
+    site.start_coordinator().unwrap();
+    let second = order(&site, "bob", BTC / 100);
+    site.confirm(&second).unwrap();
+    assert_eq!(received(&site.bitcoind, &payee("bob")).unwrap(), [BTC / 100]);
 }
 
 #[test]
