@@ -1,9 +1,18 @@
 //! The people whose keys sign commands.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{EncodePrivateKey as _, spki::der::pem::LineEnding},
+};
 use postern_protocol::{
     command::{Action, Command, SignedCommand},
     key::PublicKey,
@@ -42,6 +51,18 @@ impl Managers {
     /// When there is none of that number.
     pub fn key(&self, number: usize) -> Result<&SigningKey> {
         self.people.get(number).map(|(_, key)| key).with_context(|| format!("no manager {number}"))
+    }
+
+    /// A manager's key as the file that `postern command sign --key` reads.
+    ///
+    /// # Errors
+    /// When there is none of that number, or the file cannot be made.
+    pub fn key_file(&self, number: usize, folder: &Path) -> Result<PathBuf> {
+        let (name, key) = self.people.get(number).with_context(|| format!("no manager {number}"))?;
+        let path = folder.join(format!("{name}.key"));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(key.to_pkcs8_pem(LineEnding::LF)?.as_bytes())?;
+        Ok(path)
     }
 
     /// A command with the signatures of these managers.

@@ -4,10 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bitcoin::{Address, Network};
-use postern_protocol::{
-    command::{Action, Scope},
-    units::{SAT_PER_BTC, format_amount_sat},
-};
+use postern_protocol::units::{SAT_PER_BTC, format_amount_sat};
 use postern_testkit::{
     TempRun, VaultPlan, WalletPlan,
     site::{Site, SitePlan, Way},
@@ -155,17 +152,23 @@ fn total(stage: &mut Stage, site: &Site) -> Result<()> {
     stage.expect(needs["blocked"]["kind"] == "needs", "the order shows that it needs a command: refused.total_reached");
 
     let vault = site.vaults.first().context("no signer")?;
-    let managers = vault.managers();
-    let action = Action::AddTotal(Scope::Signer, BTC / 2);
-    let command = postern_testkit::managers::command(vault.identity()?, action);
-    let alone = managers.sign(command.clone(), &[0])?;
-    let refused = vault.connect()?.command(&alone)?.err().map(|refusal| refusal.code.as_str());
-    stage.expect(refused == Some("refused.command_quorum"), "one manager alone cannot raise it: refused.command_quorum");
-    let both = managers.sign(command.clone(), &[0, 1])?;
-    let effect = vault.connect()?.command(&both)?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
-    stage.say(format!("Two managers sign the same command ({} bytes, one QR code): {effect}", both.len()));
-    let again = vault.connect()?.command(&both)?.err().map(|refusal| refusal.code.as_str());
-    stage.expect(again == Some("refused.command_serial_used"), "the same paper works once: refused.command_serial_used");
+    let paper = site.folder().join("more.command");
+    let paper = paper.to_str().context("a folder that is no text")?;
+    let postern = |arguments: &[&str]| vault.postern(&[&["command"], arguments].concat());
+    let sign = |manager| -> Result<String> {
+        let key = vault.managers().key_file(manager, site.folder())?;
+        postern(&["sign", paper, "--key", key.to_str().context("a folder that is no text")?, "--yes"])
+    };
+    let refused = |code: &str| postern(&["apply", paper]).err().is_some_and(|error| format!("{error:#}").contains(code));
+    stage.say("`postern command new add-total \"0.5 BTC\"` writes the command. Each manager reads it in words, and signs.");
+    postern(&["new", "add-total", "0.5 BTC", "--output", paper])?;
+    sign(0)?;
+    stage.expect(refused("refused.command_quorum"), "one manager alone cannot raise it: refused.command_quorum");
+    sign(1)?;
+    let size = std::fs::metadata(paper)?.len();
+    let applied = postern(&["apply", paper])?;
+    stage.say(format!("Two managers signed the same command ({size} bytes, one QR code). {}", applied.trim()));
+    stage.expect(refused("refused.command_serial_used"), "the same paper works once: refused.command_serial_used");
     site.confirm(&order)?;
     stage.expect(true, "the order that waited is paid");
     stage.row("invoice-6", BTC * 2 / 5, "paid", "after a command by two of three managers");
