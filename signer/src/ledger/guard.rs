@@ -56,13 +56,14 @@ impl Guard {
             raise_by_command: wanted.scopes.raise == Raise::Command,
             limits: wanted.changed_limits(&store.state),
         });
-        store.commit_one(&entry)?;
-
         let lease_sat = options.lease_sat.unwrap_or_else(|| lease(&options.rules)).max(1);
         let mut guard = Self { anchor, held: found, missing_commands, lease_sat, proven, first };
+        // Before the journal goes on: a crash after it would leave a ledger that says it is anchored, or that no longer ends with the
+        // command that the anchor was not told of, and either looks like a lost anchor.
         if guard.anchor.remembers() && guard.held.is_none_or(|a| a.commands < store.state.commands) {
             guard.write(AnchorState { clean: None, ..guard.due(&store.state) })?;
         }
+        store.commit_one(&entry)?;
         Ok((guard, warnings))
     }
 
