@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use postern_protocol::canonical;
-use rusqlite::{Connection, OpenFlags, params, types::ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
 
 use super::{
     Head, LedgerError,
@@ -95,7 +95,11 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
 
 fn check_format(db: &Connection, path: &Path) -> Result<(), LedgerError> {
     let not = |what: String| LedgerError::NotALedger { path: path.into(), what };
-    let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|e| not(e.to_string()))?;
+    // The first thing that is read. A disk that fails says nothing about what is on it.
+    let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|e| match e.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => not(e.to_string()),
+        _ => e.into(),
+    })?;
     if application != APPLICATION {
         return Err(not(format!("its application id is {application:#x}")));
     }
@@ -175,6 +179,17 @@ impl Store {
     }
 }
 
+/// Writes what the log holds into the database, synced, and empties the log. After a sync that failed, in this process or the one
+/// before, the page cache can show entries in the log that are not on the disk and never will be; whatever is appended to
+/// those is lost with them.
+fn fold_in(db: &Connection) -> Result<(), LedgerError> {
+    let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
+        log::warn!("the ledger's log is not folded in while another program reads the ledger");
+    }
+    Ok(())
+}
+
 fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
     let path = folder.join(FILE);
     let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -183,6 +198,7 @@ fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
     setting(&db, "journal_mode", "WAL", "wal")?;
     setting(&db, "synchronous", "FULL", "2")?;
     db.set_prepared_statement_cache_capacity(32);
+    fold_in(&db)?;
     let (seq, hash) =
         db.query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     let head = Head { seq: u64::try_from(seq).unwrap_or(0), hash };
