@@ -1,0 +1,11 @@
+//! What a ledger survives: power cuts, full and failing disks, flipped bits, old copies, old formats, a second process.
+//!
+//! `docs/ledger.md` says what is promised; each test is named after its part of that.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, missing_docs)]
+
+mod day;
+mod disk;
+mod failing;
+mod plans;
+mod power;
+mod vfs;
