@@ -30,6 +30,7 @@ use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 
 pub use self::{operator::OperatorCli, program::SignerCli};
+use crate::sandbox::harden;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub fn main<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
             return if said.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
     };
-    match program.run() {
+    match harden().map_err(Into::into).and_then(|()| program.run()) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(2),
         Err(error) => {

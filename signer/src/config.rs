@@ -11,6 +11,7 @@ mod destination;
 mod file;
 mod machine;
 mod policy_text;
+mod protections;
 mod source;
 mod value;
 mod wallet;
@@ -25,12 +26,14 @@ pub use postern_protocol::config_file::ConfigError;
 use postern_protocol::{config_file, key};
 
 pub use self::{
-    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, OnForgery, SocketTable, TokenTable},
+    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, OnForgery, OnMissing, SandboxTable, SocketTable, TokenTable},
     value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
 };
 use crate::{
+    daemon::logs,
     keystore::{BoundKeys, PinSource, Pkcs11Config},
     policy::rules::{Limits, PolicyRules, Raise, SpendRules, WalletPolicy},
+    sandbox::{Allowances, softhsm},
     wallet::{Wallet, WalletError, WalletKind},
 };
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[anchor]`
     pub anchor: Anchor,
+    /// `[sandbox]`
+    pub sandbox: SandboxTable,
     /// `[keystore.NAME]`
     pub keystores: BTreeMap<String, KeystoreTable>,
     /// `[wallet.NAME]`
@@ -174,6 +179,33 @@ impl Config {
             sessions: table.sessions.0,
             state: self.state.clone(),
         })
+    }
+
+    /// What the running signer can reach: its own folders, and what the token's module needs.
+    #[must_use]
+    pub fn allowances(&self) -> Allowances {
+        let beside = |paths: &[PathBuf]| -> Vec<PathBuf> { paths.iter().map(|path| self.source.beside(path)).collect() };
+        let mut read_write = beside(&self.sandbox.read_write);
+        let mut read = beside(&self.sandbox.read);
+        read_write.push(self.state.clone());
+        if self.keystores.values().any(|table| softhsm::is_module(table.module.get_ref()))
+            && let Some(places) = softhsm::places()
+        {
+            read_write.push(places.tokens);
+            read.push(places.config);
+        }
+        if self.sandbox.dangerous_network {
+            // What the C library turns names into addresses with.
+            read.extend(["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"].map(PathBuf::from));
+        }
+        Allowances {
+            read_write,
+            read,
+            socket_folder: self.socket.parent().unwrap_or(Path::new(".")).into(),
+            local_services: self.sandbox.local_services,
+            network: self.sandbox.dangerous_network,
+            journal: logs::to_journal(),
+        }
     }
 
     /// The network's name as it is written.

@@ -19,11 +19,12 @@ mod users;
 
 pub(crate) use self::users::uid;
 pub use self::{
+    assemble::Outside,
     handed_out::HandedOutError,
     peer::Roles,
     server::{About, Office, Server, Terms},
     socket::SocketError,
-    start::{Daemon, Parts, RunError, StartError, StopError, WalletPart, run, serve},
+    start::{Daemon, Parts, RunError, StartError, StopError, WalletPart, run},
     users::UserError,
 };
 

@@ -40,7 +40,7 @@ pub use self::{
     config::{PinSource, Pkcs11Config, SESSIONS_DEFAULT},
     error::KeystoreError,
     label::{LABEL_MAX, TokenLabel},
-    pkcs11::Pkcs11Keystore,
+    pkcs11::{LoadedKeystore, Pkcs11Keystore},
 };
 use crate::{analysis::SigningTask, ledger::Charged};
 

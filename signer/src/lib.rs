@@ -27,6 +27,8 @@ pub mod intake;
 pub mod keystore;
 pub mod ledger;
 pub mod policy;
+pub mod protection;
+pub mod sandbox;
 pub mod secret;
 pub mod sign;
 pub mod tpm;

@@ -9,7 +9,7 @@ use super::{
     Ending,
     paint::{DIM, GOOD, HEAD, WARN, paint},
 };
-use crate::config::Config;
+use crate::{config::Config, protection::Protection, sandbox::Sandbox};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,7 @@ struct Report<'a> {
     network: &'a str,
     policy_hash: String,
     policy: Vec<&'a str>,
+    protections: Vec<Protection>,
     warnings: Vec<String>,
     wallets: BTreeMap<&'a str, &'a str>,
 }
@@ -39,8 +40,10 @@ impl Check {
     pub(super) fn run(&self) -> Result<Ending> {
         let config = Config::load(&self.file)?;
         let mut warnings = config.warnings();
+        let mut protections = config.protections();
         if !self.elsewhere {
             warnings.extend(config.check_machine()?);
+            protections.extend(Sandbox::try_out(config.allowances()));
         }
         let policy = config.policy_text();
         if self.json {
@@ -50,6 +53,7 @@ impl Check {
                 network: config.network_name(),
                 policy_hash: config.policy_hash(),
                 policy: policy.lines().collect(),
+                protections,
                 warnings,
                 wallets: config.wallets.iter().map(|(name, wallet)| (name.as_str(), wallet.descriptor.as_str())).collect(),
             };
@@ -59,6 +63,11 @@ impl Check {
         for line in policy.lines() {
             let style = if line.starts_with(' ') { anstyle::Style::new() } else { HEAD };
             say!("{}", paint(style, line));
+        }
+        say!("{}", paint(HEAD, "Protections:"));
+        for Protection { name, on, words } in &protections {
+            let (style, word) = if *on { (GOOD, " on") } else { (WARN, "off") };
+            say!("  {} {name}: {words}", paint(style, word));
         }
         say!();
         for warning in &warnings {

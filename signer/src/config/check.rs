@@ -36,6 +36,7 @@ pub(super) fn check(source: Source, file: File) -> Result<Config, ConfigError> {
         raise: file.limits.raise.as_ref().map(|raise| raise.get_ref().0).unwrap_or_default(),
         limits: limits(&source, &file.limits)?,
         anchor: anchor(&source, file.anchor, &keystores.keys().map(String::as_str).collect())?,
+        sandbox: file.sandbox,
         keystores,
         wallets: BTreeMap::new(),
         managers: managers(&source, file.commands)?,

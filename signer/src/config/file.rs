@@ -25,6 +25,9 @@ pub(super) struct File {
     pub(super) limits: LimitsTable,
     /// Where the ledger's anchor is; nowhere without it.
     pub(super) anchor: Option<AnchorTable>,
+    /// What the signer's process may still reach once it runs.
+    #[serde(default)]
+    pub(super) sandbox: SandboxTable,
     /// Where keys are.
     #[serde(default)]
     pub(super) keystore: BTreeMap<Spanned<String>, KeystoreTable>,
@@ -134,6 +137,33 @@ pub enum AnchorKind {
     None,
     /// An object on a PKCS#11 token.
     Pkcs11,
+}
+
+/// `[sandbox]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxTable {
+    /// What follows from a kernel that lacks a part.
+    pub missing: OnMissing,
+    /// Files and folders that the token's module reads and writes besides SoftHSM's, which are known.
+    pub read_write: Vec<PathBuf>,
+    /// Files and folders that it reads.
+    pub read: Vec<PathBuf>,
+    /// The module talks to a service on this machine (pcscd, opencryptoki): Unix sockets and System V IPC stay allowed.
+    pub local_services: bool,
+    /// The module dials its HSM over TCP: network sockets stay allowed, also to whoever takes the signer over.
+    pub dangerous_network: bool,
+}
+
+/// What follows from a kernel without Landlock or seccomp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMissing {
+    /// A warning in the log, and a line of `check`.
+    #[default]
+    Warn,
+    /// The signer does not start.
+    Refuse,
 }
 
 /// `[keystore.NAME]`

@@ -7,8 +7,11 @@ use postern_protocol::{
     units::{format_amount_sat, format_duration_ms, format_fee_rate_sat_per_kvb, format_share_ppm},
 };
 
-use super::{AnchorKind, Config, Disclose, OnForgery, WalletConfig, value::kind_name};
+use super::{AnchorKind, Config, OnForgery, WalletConfig, value::kind_name};
 use crate::policy::rules::{Destinations, Limits, Raise};
+
+/// Left off by choice, and listed by `check` all the same.
+const CHOICES: [&str; 3] = ["anchor-in-hardware", "destinations", "forgery-lock"];
 
 impl Config {
     /// What the signer will do, for people. The same policy gives the same text, whatever the file's layout and comments.
@@ -23,43 +26,15 @@ impl Config {
     /// What is allowed and should be known.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = vec![];
-        let mut warn = |text: String| warnings.push(text);
-        if self.anchor.kind == AnchorKind::None {
-            warn("no [anchor]: a ledger restored from an old copy is not noticed, and the rates start empty at each start".into());
-        }
-        let capped = self.limits.total_sat.is_some()
-            || (!self.wallets.is_empty() && self.wallets.values().all(|w| w.policy.limits.total_sat.is_some()));
-        if !capped {
-            warn("no [limits] total: over a long time everything may leave".into());
-        }
-        let rated =
-            !self.limits.rates.is_empty() || (!self.wallets.is_empty() && self.wallets.values().all(|w| !w.policy.limits.rates.is_empty()));
-        if !rated {
-            warn("no [limits] rate: everything up to the total may leave at once".into());
-        }
-        if self.managers.managers.is_empty() {
-            warn("no [commands]: nobody can raise a total, freeze or unfreeze".into());
-        } else if self.managers.quorum == 1 {
-            warn("[commands] quorum = 1: a single manager can let everything out".into());
-        }
-        if self.raise == Raise::Config {
-            warn("[limits] raise = \"config\": whoever can edit this file and restart the signer can let everything out".into());
-        }
-        if self.disclose == Disclose::Full {
-            warn("[signer] disclose = \"full\": gates, and who has taken them over, learn the limits' numbers".into());
-        }
+        let off = self.protections().into_iter().filter(|protection| !protection.on && !CHOICES.contains(&protection.name));
+        let mut warnings: Vec<String> = off.map(|protection| protection.words).collect();
         for (name, wallet) in &self.wallets {
-            let fee = wallet.rules.fee;
-            if fee.max_sat.is_none() && fee.max_rate_sat_per_kvb.is_none() && fee.max_share_ppm.is_none() {
-                warn(format!("[wallet.{name}] has no fee cap: up to the limits, everything may leave as fees"));
-            }
             if matches!(&wallet.policy.destinations, Destinations::Scripts(scripts) if scripts.is_empty()) {
-                warn(format!("[wallet.{name}] destinations is empty: nothing can be paid to anyone"));
+                warnings.push(format!("[wallet.{name}] destinations is empty: nothing can be paid to anyone"));
             }
-            if wallet.rules.allow_foreign_inputs {
-                warn(format!("[wallet.{name}] allow_foreign_inputs: transactions mix this wallet's money with others'"));
-            }
+        }
+        if self.sandbox.dangerous_network {
+            warnings.push("[sandbox] dangerous_network: the token's module may dial out, and whoever takes the signer over with it".into());
         }
         warnings
     }

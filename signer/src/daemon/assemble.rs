@@ -14,7 +14,7 @@ use crate::{
     anchor::{Anchor, LabelAnchor, NoAnchor},
     command::Manager,
     config::{AnchorKind, Config, Disclose, OnForgery},
-    keystore::{Keystore, Pkcs11Keystore},
+    keystore::{Keystore, LoadedKeystore, Pkcs11Keystore},
     wallet::WalletKind,
 };
 
@@ -23,17 +23,40 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Most addresses that a wallet without a configured pool hands out on a branch.
 const ADDRESSES_MAX_DEFAULT: u32 = 200_000;
 
+/// What the start reads from outside the sandbox: the tokens' libraries, PINs, the users' numbers. It has started no thread yet.
+pub struct Outside {
+    keystores: BTreeMap<String, LoadedKeystore>,
+    roles: Roles,
+}
+
+impl Outside {
+    /// Loads and reads what the configuration names.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is wrong, and in which table.
+    pub fn read(config: &Config) -> Result<Self, StartError> {
+        let mut keystores = BTreeMap::new();
+        for name in config.keystores.keys() {
+            let table =
+                config.pkcs11(name).ok_or_else(|| StartError::KeystoreUnknown { what: "keystore".into(), keystore: name.clone() })?;
+            let loaded = LoadedKeystore::load(table).map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
+            keystores.insert(name.clone(), loaded);
+        }
+        let terms = &config.socket_terms;
+        let uids = |names: &[Spanned<String>]| names.iter().map(|name| users::uid(name.get_ref())).collect::<Result<Vec<u32>, _>>();
+        Ok(Self { keystores, roles: Roles::new(uids(&terms.gates)?, uids(&terms.operators)?) })
+    }
+}
+
 impl Parts {
     /// Opens what the configuration names.
     ///
     /// # Errors
     /// [`StartError`]: what is wrong, and in which table.
-    pub fn new(config: &Config) -> Result<Self, StartError> {
-        let mut keystores: BTreeMap<&str, Pkcs11Keystore> = BTreeMap::new();
-        for name in config.keystores.keys() {
-            let table =
-                config.pkcs11(name).ok_or_else(|| StartError::KeystoreUnknown { what: "keystore".into(), keystore: name.clone() })?;
-            let keystore = Pkcs11Keystore::open(table).map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, StartError> {
+        let mut keystores: BTreeMap<String, Pkcs11Keystore> = BTreeMap::new();
+        for (name, loaded) in outside.keystores {
+            let keystore = loaded.connect().map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
             if let Err(e) = keystore.wait_ready(TOKEN_PATIENCE) {
                 log::error!(keystore = name.as_str(); "{e}");
             }
@@ -59,14 +82,13 @@ impl Parts {
         };
 
         let terms = &config.socket_terms;
-        let uids = |names: &[Spanned<String>]| names.iter().map(|name| users::uid(name.get_ref())).collect::<Result<Vec<u32>, _>>();
         Ok(Self {
             name: config.name.clone(),
             network: config.network_name().into(),
             policy_hash: config.policy_hash(),
             state: config.state.clone(),
             socket: config.socket.clone(),
-            roles: Roles::new(uids(&terms.gates)?, uids(&terms.operators)?),
+            roles: outside.roles,
             discloses: config.disclose == Disclose::Full,
             terms: Terms { in_flight: terms.max_in_flight.0, ..Terms::for_frames(terms.frame_max.0) },
             wallets,

@@ -2,12 +2,18 @@
 
 use log::LevelFilter;
 
+/// Whether the log goes to systemd's journal.
+#[must_use]
+pub fn to_journal() -> bool {
+    systemd_journal_logger::connected_to_journal()
+}
+
 /// Starts logging, at the level that `RUST_LOG` names (error, warn, info, debug, trace), `info` without it.
 ///
 /// # Errors
 /// In words, when the journal cannot be reached or somebody else logs already.
 pub fn start() -> Result<(), String> {
-    if !systemd_journal_logger::connected_to_journal() {
+    if !to_journal() {
         return env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
             .try_init()
             .map_err(|e| format!("cannot log to stderr: {e}"));

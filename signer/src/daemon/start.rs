@@ -10,6 +10,7 @@ use signal_hook::{
 
 use super::{
     addresses::AddressRoom,
+    assemble::Outside,
     handed_out::{HandedOut, HandedOutError},
     office::SignerOffice,
     peer::Roles,
@@ -22,11 +23,13 @@ use crate::{
     anchor::Anchor,
     clock::Clock,
     command::{CommandRules, Manager},
-    config::Config,
+    config::{Config, OnMissing},
     identity::{Identity, IdentityError},
     keystore::{Keystore, KeystoreError},
     ledger::{Ledger, LedgerError, LedgerOptions},
     policy::rules::{PolicyRules, SpendRules},
+    protection,
+    sandbox::{Reach, Sandbox, SandboxError},
     sign::{PoolRoom, SigningRoom, WalletRoom},
     wallet::{Wallet, WalletError, WalletKind},
 };
@@ -130,6 +133,9 @@ pub enum StartError {
     /// No socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The sandbox cannot be closed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -234,39 +240,39 @@ impl Daemon {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, and ends in order. Tells systemd when it is ready and when it stops (`Type=notify`).
+/// Serves until SIGTERM or SIGINT, and ends in order. Tells systemd when it is ready (`Type=notify`).
 ///
 /// # Errors
 /// [`RunError`].
 pub fn run(config: &Config) -> Result<(), RunError> {
-    config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
-    serve(|| Parts::new(config))
-}
-
-/// The same for parts that are made otherwise.
-///
-/// # Errors
-/// [`RunError`].
-pub fn serve(parts: impl FnOnce() -> Result<Parts, StartError>) -> Result<(), RunError> {
     // Whatever is written from here on is for this user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     // A signal that comes while the tokens are opened ends the daemon as soon as it serves.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Signals)?;
-    let parts = parts()?;
-    let daemon = Daemon::start(parts)?;
-    notify(&sd_notify::NotifyState::Ready);
+    let outside = Outside::read(config)?;
+    let sandbox = Sandbox::enclose(config.allowances(), Reach::Process).map_err(StartError::Sandbox)?;
+    if config.sandbox.missing == OnMissing::Refuse {
+        sandbox.insist().map_err(StartError::Sandbox)?;
+    }
+    log_protections(config, &sandbox);
+    let daemon = Daemon::start(Parts::new(config, outside)?)?;
+    if let Err(e) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
+        log::warn!("systemd was not told: {e}");
+    }
+    sandbox.seal().map_err(StartError::Sandbox)?;
     let signal = signals.forever().next();
     log::info!("stopping on {}", signal.and_then(signal_hook::low_level::signal_name).unwrap_or("request"));
-    notify(&sd_notify::NotifyState::Stopping);
     daemon.stop()?;
     log::info!("stopped in order");
     Ok(())
 }
 
-fn notify(state: &sd_notify::NotifyState<'_>) {
-    if let Err(e) = sd_notify::notify(false, std::slice::from_ref(state)) {
-        log::warn!("systemd was not told: {e}");
-    }
+/// One line with everything, and one for each protection that is off and worth a warning.
+fn log_protections(config: &Config, sandbox: &Sandbox) {
+    let machine = sandbox.protections();
+    let off = machine.iter().filter(|protection| !protection.on).map(|protection| protection.words.clone());
+    config.warnings().into_iter().chain(off).for_each(|warning| log::warn!("{warning}"));
+    log::info!("{}", protection::line(&[machine, config.protections()].concat()));
 }
 
 /// Registers a wallet with its keystore. Only what a token that answers says is wrong keeps the daemon from starting: a token

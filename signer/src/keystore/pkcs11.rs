@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     analysis::{Scheme, SigningTask},
+    secret::LockedBytes,
     wallet::KeyLocator,
 };
 
@@ -32,6 +33,49 @@ const POOL_CHUNK: u32 = 25;
 #[derive(Clone)]
 pub struct Pkcs11Keystore {
     running: Arc<Running>,
+}
+
+/// A keystore whose library is loaded and whose PIN is read, and that has no thread yet: what it needed from outside the sandbox it
+/// has.
+pub struct LoadedKeystore {
+    config: Pkcs11Config,
+    module: ModuleUser,
+    pin: LockedBytes,
+}
+
+impl LoadedKeystore {
+    /// Loads the library and reads the PIN.
+    ///
+    /// # Errors
+    /// As [`Pkcs11Keystore::open`].
+    pub fn load(config: Pkcs11Config) -> Result<Self, KeystoreError> {
+        let pin = pin::read(&config.name, &config.pin)?;
+        let module = ModuleUser::load(&config.module, &config.state)?;
+        Ok(Self { config, module, pin })
+    }
+
+    /// Starts its threads, which connect to the token.
+    ///
+    /// # Errors
+    /// When there are no threads.
+    pub fn connect(self) -> Result<Pkcs11Keystore, KeystoreError> {
+        self.connect_with(Vec::new())
+    }
+
+    fn connect_with(self, wallets: Vec<WalletBinding>) -> Result<Pkcs11Keystore, KeystoreError> {
+        let Self { config, module, pin } = self;
+        let sessions = config.sessions.clamp(1, 64);
+        let core = Arc::new(Core::new(config, module, pin));
+        for wallet in wallets {
+            core.add(wallet);
+        }
+        let running = Arc::new(Running { core, threads: Mutex::default() });
+        running.spawn("watch".into(), supervisor::run)?;
+        for number in 1..=sessions {
+            running.spawn(number.to_string(), |core| Worker::new(&core.module, &core.witness).run(&core.queue))?;
+        }
+        Ok(Pkcs11Keystore { running })
+    }
 }
 
 /// The threads, stopped and joined when nobody holds the keystore any more.
@@ -59,19 +103,7 @@ impl Pkcs11Keystore {
         for wallet in &wallets {
             check_name(&wallet.wallet)?;
         }
-        let pin = pin::read(&config.name, &config.pin)?;
-        let module = ModuleUser::load(&config.module, &config.state)?;
-        let sessions = config.sessions.clamp(1, 64);
-        let core = Arc::new(Core::new(config, module, pin));
-        for wallet in wallets {
-            core.add(wallet);
-        }
-        let running = Arc::new(Running { core, threads: Mutex::default() });
-        running.spawn("watch".into(), supervisor::run)?;
-        for number in 1..=sessions {
-            running.spawn(number.to_string(), |core| Worker::new(&core.module, &core.witness).run(&core.queue))?;
-        }
-        Ok(Self { running })
+        LoadedKeystore::load(config)?.connect_with(wallets)
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {

@@ -197,6 +197,8 @@ fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
     check_format(&db, &path)?;
     setting(&db, "journal_mode", "WAL", "wal")?;
     setting(&db, "synchronous", "FULL", "2")?;
+    // The sandbox has no folder for temporary files.
+    setting(&db, "temp_store", "MEMORY", "2")?;
     db.set_prepared_statement_cache_capacity(32);
     fold_in(&db)?;
     let (seq, hash) =

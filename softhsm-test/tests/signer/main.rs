@@ -7,4 +7,5 @@ mod interruptions;
 mod limits;
 mod multisig;
 mod refusals;
+mod sandbox;
 mod scripts;

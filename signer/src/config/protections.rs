@@ -1,0 +1,105 @@
+//! Which protections a configuration turns on, and which it leaves off.
+
+use super::{AnchorKind, Config, Disclose, OnForgery};
+use crate::{
+    policy::rules::{Destinations, Raise},
+    protection::Protection,
+    sandbox::softhsm,
+};
+
+impl Config {
+    /// Every protection that the configuration decides, on or off. Those of the machine are [`crate::sandbox`]'s.
+    #[must_use]
+    pub fn protections(&self) -> Vec<Protection> {
+        let mut list = vec![
+            Protection::new(
+                "rate",
+                self.is_rated(),
+                "money leaves at a limited rate",
+                "no [limits] rate: everything up to the total may leave at once",
+            ),
+            Protection::new(
+                "total",
+                self.is_capped(),
+                "a total ends what may leave without a command",
+                "no [limits] total: over a long time everything may leave",
+            ),
+        ];
+        list.extend(self.anchored());
+        list.push(Protection::new(
+            "raise-by-command",
+            self.raise == Raise::Command,
+            "limits are raised only by a managers' command",
+            "[limits] raise = \"config\": whoever can edit the configuration can let everything out",
+        ));
+        let managers = self.managers.managers.len();
+        list.push(match self.managers.quorum {
+            _ if managers == 0 => Protection::off("quorum", "no [commands]: nobody can raise a total, freeze or unfreeze"),
+            1 => Protection::off("quorum", "[commands] quorum = 1: a single manager can let everything out"),
+            quorum => Protection::on("quorum", format!("a command takes {quorum} of {managers} managers")),
+        });
+        list.push(Protection::new(
+            "forgery-lock",
+            managers > 0 && self.managers.on_forgery == OnForgery::Lock,
+            "a forged command locks what it names, until a quorum unlocks it",
+            "a forged command raises an alarm and locks nothing",
+        ));
+        list.push(Protection::new(
+            "discreet",
+            self.disclose == Disclose::Codes,
+            "gates are told codes, not the limits' numbers",
+            "[signer] disclose = \"full\": gates, and who has taken them over, learn the limits' numbers",
+        ));
+        for (name, wallet) in &self.wallets {
+            let (fee, policy) = (wallet.rules.fee, &wallet.policy);
+            let capped = fee.max_sat.is_some() || fee.max_rate_sat_per_kvb.is_some() || fee.max_share_ppm.is_some();
+            list.push(if capped {
+                Protection::on("fee-cap", format!("wallet `{name}` caps its fees"))
+            } else {
+                Protection::off("fee-cap", format!("[wallet.{name}] has no fee cap: up to the limits, everything may leave as fees"))
+            });
+            list.push(match &policy.destinations {
+                Destinations::Any => Protection::off("destinations", format!("wallet `{name}` pays to anyone")),
+                Destinations::Scripts(scripts) => {
+                    Protection::on("destinations", format!("wallet `{name}` pays only to {} addresses", scripts.len()))
+                }
+            });
+            if wallet.rules.allow_foreign_inputs {
+                let words = format!("[wallet.{name}] allow_foreign_inputs: transactions mix this wallet's money with others'");
+                list.push(Protection::off("own-inputs", words));
+            }
+        }
+        list
+    }
+
+    /// The anchor, and whether it can be put back to an old state together with the ledger.
+    fn anchored(&self) -> Vec<Protection> {
+        let name = "anchor";
+        let Some(keystore) = self.anchor.keystore.as_deref().filter(|_| self.anchor.kind != AnchorKind::None) else {
+            let words = "no [anchor]: a ledger restored from an old copy is not noticed, and the rates start empty at each start";
+            return vec![Protection::off(name, words)];
+        };
+        let soft = self.keystores.get(keystore).is_some_and(|table| softhsm::is_module(table.module.get_ref()));
+        vec![
+            Protection::on(name, format!("a ledger put back from an old copy is noticed by the token of keystore `{keystore}`")),
+            Protection::new(
+                "anchor-in-hardware",
+                !soft,
+                "the anchor is in the token, which cannot be copied and put back",
+                "the anchor is on a SoftHSM token, which is files: whoever puts an old disk back puts the old anchor back with it",
+            ),
+        ]
+    }
+
+    /// Whether a total holds for everything.
+    pub(super) fn is_capped(&self) -> bool {
+        self.limits.total_sat.is_some()
+            || (!self.wallets.is_empty() && self.wallets.values().all(|wallet| wallet.policy.limits.total_sat.is_some()))
+    }
+
+    /// Whether a rate holds for everything.
+    pub(super) fn is_rated(&self) -> bool {
+        !self.limits.rates.is_empty()
+            || (!self.wallets.is_empty() && self.wallets.values().all(|wallet| !wallet.policy.limits.rates.is_empty()))
+    }
+}
