@@ -48,6 +48,8 @@ impl State {
             Entry::Created(identity) => {
                 self.identity = *identity;
                 self.fresh = true;
+                // Nothing is accepted yet: the first configuration says who may raise.
+                self.scopes.raise = Raise::Config;
             }
             Entry::Started(start) => self.start(start),
             Entry::Stopped(at_ms) => self.scopes.iter_mut().for_each(|scope| scope.refill(*at_ms)),

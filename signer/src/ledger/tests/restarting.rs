@@ -89,3 +89,19 @@ fn limits_that_make_no_sense_are_refused_with_their_scope() {
     let error = Ledger::open(options(&folder, wrong), Box::new(NoAnchor)).unwrap_err().to_string();
     assert!(error.contains("wallet hot") && error.contains("burst 0 BTC"), "{error}");
 }
+
+#[test]
+fn where_the_first_configuration_says_so_a_later_one_may_raise() {
+    let folder = folder();
+    let with = |total, raise| PolicyRules { raise, ..rules(limits(&[], Some(total))) };
+    let ledger = open(&folder, with(100, Raise::Config));
+    assert_eq!((ledger.left(0, 0), ledger.warnings()), (100, &[] as &[String]));
+    drop(ledger);
+    let ledger = open(&folder, with(120, Raise::Config));
+    assert_eq!((ledger.left(0, 0), ledger.warnings()), (120, &[] as &[String]));
+    drop(ledger);
+    // From then on only a command does, and there is no way back.
+    assert_eq!(open(&folder, with(120, Raise::Command)).warnings(), &[] as &[String]);
+    let ledger = open(&folder, with(130, Raise::Config));
+    assert_eq!((ledger.left(0, 0), ledger.warnings().len()), (120, 2));
+}
