@@ -77,6 +77,12 @@ pub enum LedgerError {
         /// The numbers.
         what: String,
     },
+    /// ALARM: a copy from before the first start.
+    #[error(
+        "ALARM: the anchor knows this ledger, and the file says that it was never started: an untouched copy was put back. \
+         Find out who did it, and restore the latest"
+    )]
+    Untouched,
     /// ALARM: the anchor that this ledger had is gone.
     #[error(
         "ALARM: this ledger was anchored ({kind}) and now its anchor is empty or not configured. Configure it again; \

@@ -141,6 +141,10 @@ fn compare(store: &Store, anchor: &mut dyn Anchor) -> Result<Option<AnchorState>
     if found.ledger != state.identity {
         return Err(LedgerError::AnchorForeign { anchor: hex::encode(found.ledger), ledger: hex::encode(state.identity) });
     }
+    // A start is committed before the anchor hears of the ledger. One that never started would take any configuration as its first.
+    if state.fresh {
+        return Err(LedgerError::Untouched);
+    }
     if found.bound_sat < state.charged_sat {
         return Err(LedgerError::AnchorBehind { what: format!("{} sat of {} sat charged", found.bound_sat, state.charged_sat) });
     }

@@ -92,6 +92,23 @@ fn an_old_ledger_that_was_stopped_cleanly_is_not_taken_for_the_latest() {
 }
 
 #[test]
+fn an_untouched_copy_put_back_is_an_alarm() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let untouched = snapshot(&folder);
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 5_000);
+    drop(ledger);
+    let latest = snapshot(&folder);
+    // It would bring its first burst with it, and take any configuration as the first one, whoever may raise.
+    restore(&folder, &untouched);
+    let loose = PolicyRules { raise: Raise::Config, ..rules(Limits::default()) };
+    assert!(matches!(Ledger::open(options(&folder, loose), label.anchor()), Err(LedgerError::Untouched)));
+    assert!(matches!(anchored(&folder, &label), Err(LedgerError::Untouched)));
+    restore(&folder, &latest);
+    assert_eq!(anchored(&folder, &label).unwrap().left(0, 0), 0);
+}
+
+#[test]
 fn an_old_ledger_accepts_no_command_but_a_freeze() {
     let (folder, label) = (folder(), MemoryLabel::default());
     let ledger = anchored(&folder, &label).unwrap();
