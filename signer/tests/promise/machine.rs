@@ -1,0 +1,496 @@
+//! Long random stories against the real analysis, policy and ledger on disk. After each step the answer must be the model's, and the
+//! observer must find the promise kept.
+//!
+//! `POSTERN_PROMISE_CASES` is how many stories are told (default 64), `POSTERN_PROMISE_STEPS` how long they may be (default 80).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use postern_protocol::{
+    command::{Action, Scope},
+    refusal::{Refusal, RefusalCode},
+};
+use postern_signer::{
+    analysis::SpendPlan,
+    anchor::{Anchor, LabelAnchor, LabelStore, NoAnchor},
+    clock::Uptime,
+    ledger::{Charged, Ledger, LedgerOptions, VerifiedCommand, verify},
+    policy::rules::{self, Destinations, PolicyRules, Raise, WalletPolicy},
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::{
+    model::{Limits, Model, Order, Published, Transaction, Verdict},
+    observer::{Grant, Observer, Rate},
+    site::{OWN, SITE, Spend, WALLETS},
+};
+
+/// What can happen.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A wallet is asked for a transaction.
+    Ask(usize, Spend),
+    /// The same again, of the earlier ones the one with this number.
+    Again(usize),
+    /// By the other wallet in it.
+    Across(usize),
+    /// The same with something changed, as a fee bump would, or somebody who hopes to pass for one.
+    Bump(usize, Change),
+    /// By three at once.
+    Parallel(usize, Spend),
+    /// Time passes.
+    Pass(u64),
+    /// The last one again, by a clock that is late.
+    Late(u64),
+    Copy,
+    Crash,
+    Stop,
+    /// The process is gone, and the copy with this number is put back.
+    Restore(usize),
+    /// From the next start on the configuration states other limits for a scope.
+    Configure(usize, Limits),
+    /// Managers order something about a scope.
+    Order(usize, Order),
+    /// An old command again.
+    Replay(usize),
+}
+
+/// What a bump changes.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Fee(u64),
+    Payee(u8),
+    SecondPayment(u64),
+    AddCoin(u32),
+    DropCoin(u32),
+    Amount(u64),
+}
+
+impl Change {
+    fn apply(self, mut spend: Spend, wallet: usize) -> Spend {
+        match self {
+            Self::Fee(more) => {
+                spend.fee_sat += more;
+                spend.from_sat[wallet] += more;
+            }
+            Self::Payee(payee) => spend.payee = payee,
+            Self::SecondPayment(sat) => {
+                spend.second_sat = sat;
+                spend.from_sat[wallet] += sat;
+            }
+            Self::AddCoin(n) => spend.coins |= OWN[wallet] & (0b1001 << (n % 3)),
+            Self::DropCoin(n) => spend.coins &= !(0b1001 << (n % 3)),
+            Self::Amount(sat) => spend.from_sat[wallet] = sat,
+        }
+        spend
+    }
+}
+
+fn any_spend() -> impl Strategy<Value = (usize, Spend)> {
+    let coins = prop_oneof![3 => (1..8_u32).prop_map(|c| (0, c)), 3 => (1..8_u32).prop_map(|c| (1, c << 3)), 1 => (0..2_usize, 1..64_u32)];
+    (coins, 60..9_000_u64, 0..4_000_u64, 60..600_u64, 0..3_u8).prop_map(|((wallet, coins), pays, other, fee_sat, payee)| {
+        let mut from_sat = [other; 2];
+        from_sat[wallet] = pays.max(fee_sat);
+        (wallet, Spend { coins, from_sat, fee_sat, payee, second_sat: 0 })
+    })
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => (1..800_u64).prop_map(Change::Fee),
+        1 => (0..3_u8).prop_map(Change::Payee),
+        1 => (330..3_000_u64).prop_map(Change::SecondPayment),
+        2 => (0..3_u32).prop_map(Change::AddCoin),
+        2 => (0..3_u32).prop_map(Change::DropCoin),
+        1 => (600..9_000_u64).prop_map(Change::Amount),
+    ]
+}
+
+fn any_rate() -> impl Strategy<Value = Rate> {
+    let periods = prop::sample::select(vec![1_000, 5_000, 7_000, 60_000]);
+    (1..4_000_u64, periods, 4_000..20_000_u64).prop_map(|(amount_sat, per_ms, burst_sat)| Rate { amount_sat, per_ms, burst_sat })
+}
+
+fn any_limits() -> impl Strategy<Value = Limits> {
+    let total = prop::option::of(8_000..80_000_u64);
+    (prop::collection::vec(any_rate(), 0..3), total).prop_map(|(rates, total_sat)| Limits { rates, total_sat })
+}
+
+fn any_order() -> impl Strategy<Value = Order> {
+    prop_oneof![
+        (1..20_000_u64).prop_map(Order::AddTotal),
+        (1..20_000_u64).prop_map(Order::SetTotal),
+        prop::collection::vec(any_rate(), 0..3).prop_map(Order::SetRates),
+        Just(Order::Freeze),
+        Just(Order::Unfreeze),
+        Just(Order::Unfreeze),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => any_spend().prop_map(|(wallet, spend)| Step::Ask(wallet, spend)),
+        2 => any::<usize>().prop_map(Step::Again),
+        1 => any::<usize>().prop_map(Step::Across),
+        6 => (any::<usize>(), any_change()).prop_map(|(n, change)| Step::Bump(n, change)),
+        1 => any_spend().prop_map(|(wallet, spend)| Step::Parallel(wallet, spend)),
+        5 => prop_oneof![0..2_000_u64, 0..120_000_u64].prop_map(Step::Pass),
+        1 => (0..60_000_u64).prop_map(Step::Late),
+        1 => Just(Step::Copy),
+        1 => Just(Step::Crash),
+        2 => Just(Step::Stop),
+        1 => any::<usize>().prop_map(Step::Restore),
+        1 => (0..3_usize, any_limits()).prop_map(|(scope, limits)| Step::Configure(scope, limits)),
+        2 => (0..3_usize, any_order()).prop_map(|(scope, order)| Step::Order(scope, order)),
+        1 => any::<usize>().prop_map(Step::Replay),
+    ]
+}
+
+/// A label in memory: it stands for a token whose memory nobody can roll back.
+#[derive(Debug, Clone, Default)]
+struct Label(Arc<Mutex<Option<String>>>);
+
+impl LabelStore for Label {
+    fn read(&mut self) -> Result<Option<String>, String> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+    fn write(&mut self, label: &str) -> Result<(), String> {
+        *self.0.lock().unwrap() = Some(label.into());
+        Ok(())
+    }
+}
+
+/// A folder in memory, where there is such a place.
+pub fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
+}
+
+type Files = Vec<(String, Vec<u8>)>;
+
+const LEASE_SAT: u64 = 700;
+
+/// The real thing, the model, and who watches: the signer, and each wallet.
+struct Machine {
+    folder: TempDir,
+    label: Option<Label>,
+    ledger: Option<Ledger>,
+    limits: Vec<Limits>,
+    copies: Vec<(Files, Vec<Observer>)>,
+    model: Model<Published>,
+    watched: Vec<Observer>,
+    /// Whether a command set a scope's rates: then what the configuration says is the model's business alone.
+    commanded: Vec<bool>,
+    asked: Vec<(usize, Spend)>,
+    orders: Vec<(u64, usize, Order)>,
+    now_ms: u64,
+    /// What all earlier runs saw pass.
+    before_ms: u64,
+}
+
+impl Machine {
+    fn new(limits: &[Limits], anchored: bool) -> Self {
+        let folder = folder();
+        Ledger::create(folder.path()).unwrap();
+        let mut machine = Self {
+            folder,
+            label: anchored.then(Label::default),
+            ledger: None,
+            limits: limits.to_vec(),
+            copies: vec![],
+            model: Model::new(limits, anchored, LEASE_SAT),
+            watched: limits.iter().map(|l| Observer::new(&l.rates, l.total_sat)).collect(),
+            commanded: vec![false; limits.len()],
+            asked: vec![],
+            orders: vec![],
+            now_ms: 0,
+            before_ms: 0,
+        };
+        // Copies begin after the first start: an untouched one brings its first burst with it where there is no anchor, as the
+        // documentation says, and is an alarm where there is one.
+        machine.start();
+        machine.copy();
+        machine
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.ledger.as_ref().unwrap()
+    }
+
+    fn anchor(&self) -> Box<dyn Anchor> {
+        match &self.label {
+            Some(label) => Box::new(LabelAnchor::new(label.clone())),
+            None => Box::new(NoAnchor),
+        }
+    }
+
+    fn start(&mut self) {
+        let options = LedgerOptions {
+            folder: self.folder.path().into(),
+            rules: policy(&self.limits),
+            lease_sat: Some(LEASE_SAT),
+            policy_hash: "00".into(),
+        };
+        self.ledger = Some(Ledger::open(options, self.anchor()).unwrap());
+        self.before_ms += self.model.seen_ms();
+        self.now_ms = 0;
+        self.model.start(&self.limits);
+        assert_eq!(self.ledger().is_stale(), self.model.is_stale());
+    }
+
+    fn copy(&mut self) {
+        let files = fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap);
+        let files = files.filter(|f| f.file_name().to_string_lossy().starts_with("ledger.db"));
+        let files = files.map(|f| (f.file_name().into_string().unwrap(), fs::read(f.path()).unwrap())).collect();
+        self.copies.push((files, self.watched.clone()));
+        self.model.copy();
+    }
+
+    fn restore(&mut self, copy: usize) {
+        for file in fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap) {
+            fs::remove_file(file.path()).unwrap();
+        }
+        let (files, watched) = &self.copies[copy];
+        for (name, bytes) in files {
+            fs::write(self.folder.path().join(name), bytes).unwrap();
+        }
+        let now_ms = self.before_ms + self.model.seen_ms();
+        for (observer, copy) in self.watched.iter_mut().zip(watched) {
+            observer.limits_of(copy, now_ms);
+            if self.label.is_none() {
+                // It has forgotten sums, and nobody can notice. The rates hold even so.
+                observer.no_total();
+            }
+        }
+        self.model.restore(copy);
+    }
+
+    fn play(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let earlier = |n: usize| (!self.asked.is_empty()).then(|| self.asked[n % self.asked.len()]);
+        match step {
+            Step::Ask(wallet, spend) => self.ask(*wallet, *spend, self.now_ms, 1)?,
+            Step::Again(n) => {
+                if let Some((wallet, spend)) = earlier(*n) {
+                    self.ask(wallet, spend, self.now_ms, 1)?;
+                }
+            }
+            Step::Across(n) => {
+                if let Some((wallet, spend)) = earlier(*n) {
+                    self.ask(1 - wallet, spend, self.now_ms, 1)?;
+                }
+            }
+            Step::Bump(n, change) => {
+                if let Some((wallet, spend)) = earlier(*n) {
+                    self.ask(wallet, change.apply(spend, wallet), self.now_ms, 1)?;
+                }
+            }
+            Step::Parallel(wallet, spend) => self.ask(*wallet, *spend, self.now_ms, 3)?,
+            Step::Pass(ms) => self.now_ms += ms,
+            Step::Late(ms) => {
+                if let Some((wallet, spend)) = self.asked.last().copied() {
+                    self.ask(wallet, spend, self.now_ms.saturating_sub(*ms), 1)?;
+                }
+            }
+            Step::Copy => self.copy(),
+            Step::Crash | Step::Stop | Step::Restore(_) => {
+                if let Step::Stop = step {
+                    self.ledger().stop(Uptime::from_millis(self.now_ms)).unwrap();
+                    self.model.stop(self.now_ms);
+                }
+                self.ledger = None;
+                self.model.crash();
+                if let Step::Stop = step {
+                    self.copy();
+                }
+                if let Step::Restore(n) = step {
+                    self.restore(n % self.copies.len());
+                }
+                self.start();
+            }
+            Step::Configure(scope, limits) => self.configure(*scope, limits),
+            Step::Order(scope, order) => {
+                let serial = u64::try_from(self.orders.len()).unwrap();
+                self.orders.push((serial, *scope, order.clone()));
+                self.order(serial, *scope, order)?;
+            }
+            Step::Replay(n) => {
+                if !self.orders.is_empty() {
+                    let (serial, scope, order) = self.orders[n % self.orders.len()].clone();
+                    self.order(serial, scope, &order)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks, by as many as are told, all at once.
+    fn ask(&mut self, wallet: usize, spend: Spend, told_ms: u64, askers: usize) -> Result<(), TestCaseError> {
+        if spend.own(wallet) == 0 {
+            return Ok(());
+        }
+        self.asked.push((wallet, spend));
+        let plan = match SITE.plan(&spend, wallet) {
+            Ok(plan) => plan,
+            // Outputs that would be worth more than the coins, or none at all.
+            Err(refusal) => {
+                let harmless = [RefusalCode::AmountNegativeFee, RefusalCode::TxNoOutputs];
+                prop_assert!(harmless.contains(&refusal.code), "{refusal} for {spend:?}");
+                return Ok(());
+            }
+        };
+        let transaction = SITE.transaction(&spend, wallet, &plan);
+        let mut answers = charge(self.ledger(), &plan, told_ms, askers);
+        // Who came first is the one that was charged.
+        answers.sort_by_key(|answer| answer.as_ref().is_ok_and(Charged::is_repeat));
+        for answer in answers {
+            let answer = verdict(answer)?;
+            let expected = self.model.ask(&transaction, told_ms);
+            prop_assert_eq!(answer, expected, "{:?}", transaction);
+            if let Verdict::Granted { .. } = answer {
+                self.granted(&transaction)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, transaction: &Transaction) -> Result<(), TestCaseError> {
+        let Transaction { id, wallet, own, foreign, outflow_sat, .. } = *transaction;
+        let grant = Grant { transaction: id, wallet, spends: own | foreign, outflow_sat };
+        let now_ms = self.before_ms + self.model.seen_ms();
+        for scope in [0, wallet + 1] {
+            self.watched[scope].granted(grant, now_ms).map_err(|broken| TestCaseError::fail(format!("scope {scope}: {broken}")))?;
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, scope: usize, limits: &Limits) {
+        // It takes effect at the next start; a clean one here, so that the observer knows from when on it holds.
+        self.ledger().stop(Uptime::from_millis(self.now_ms)).unwrap();
+        self.model.stop(self.now_ms);
+        self.ledger = None;
+        let old = self.model.accepted_total_sat(scope);
+        self.limits[scope] = limits.clone();
+        self.start();
+        let observer = &mut self.watched[scope];
+        if !self.commanded[scope] {
+            observer.rates_hold(&limits.rates, self.before_ms);
+        }
+        if let Some(new) = limits.total_sat
+            && old.is_none_or(|old| new < old)
+        {
+            observer.total_lowered(old, new);
+        }
+    }
+
+    fn order(&mut self, serial: u64, scope: usize, order: &Order) -> Result<(), TestCaseError> {
+        let of = if scope == 0 { Scope::Signer } else { Scope::Wallet(WALLETS[scope - 1].into()) };
+        let action = match order {
+            Order::AddTotal(sat) => Action::AddTotal(of, *sat),
+            Order::SetTotal(sat) => Action::SetTotal(of, *sat),
+            Order::SetRates(rates) => Action::SetRate(of, rates.iter().map(real_rate).collect()),
+            Order::Freeze => Action::Freeze(of),
+            Order::Unfreeze => Action::Unfreeze(of),
+        };
+        let command = VerifiedCommand { serial, action, managers: vec!["cfo".into()] };
+        let applied = self.ledger().apply(command, Uptime::from_millis(self.now_ms));
+        let expected = self.model.order(serial, scope, order, self.now_ms);
+        prop_assert_eq!(applied.is_ok(), expected, "{:?} {:?}", order, applied);
+        if applied.is_err() {
+            return Ok(());
+        }
+        let now_ms = self.before_ms + self.model.seen_ms();
+        let observer = &mut self.watched[scope];
+        match order {
+            Order::AddTotal(sat) => observer.total_added(*sat),
+            Order::SetTotal(sat) => observer.total_set(*sat),
+            Order::SetRates(rates) => {
+                observer.rates_change(rates, now_ms);
+                self.commanded[scope] = true;
+            }
+            Order::Freeze | Order::Unfreeze => {}
+        }
+        Ok(())
+    }
+}
+
+fn charge(ledger: &Ledger, plan: &Arc<SpendPlan>, told_ms: u64, askers: usize) -> Vec<Result<Charged, Refusal>> {
+    let ask = || ledger.charge(Arc::clone(plan), Uptime::from_millis(told_ms));
+    if askers == 1 {
+        return vec![ask()];
+    }
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..askers).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+fn verdict(answer: Result<Charged, Refusal>) -> Result<Verdict, TestCaseError> {
+    let refusal = match answer {
+        Ok(charged) => return Ok(Verdict::Granted { increase_sat: charged.increase_sat(), repeat: charged.is_repeat() }),
+        Err(refusal) => refusal,
+    };
+    match refusal.code {
+        RefusalCode::Frozen => Ok(Verdict::Frozen),
+        RefusalCode::RateBurst => Ok(Verdict::Burst),
+        RefusalCode::TotalReached => Ok(Verdict::Total),
+        RefusalCode::RateWait => Ok(Verdict::WaitMs(refusal.wait_ms.unwrap())),
+        _ => Err(TestCaseError::fail(refusal.to_string())),
+    }
+}
+
+fn real_rate(rate: &Rate) -> rules::Rate {
+    rules::Rate { amount_sat: rate.amount_sat, per_ms: rate.per_ms, burst_sat: rate.burst_sat }
+}
+
+pub fn policy(limits: &[Limits]) -> PolicyRules {
+    let real = |limits: &Limits| rules::Limits { rates: limits.rates.iter().map(real_rate).collect(), total_sat: limits.total_sat };
+    let wallet = |limits: &Limits| WalletPolicy { limits: real(limits), destinations: Destinations::Any };
+    let wallets = WALLETS.iter().zip(&limits[1..]).map(|(name, limits)| ((*name).to_owned(), wallet(limits)));
+    PolicyRules { raise: Raise::Command, signer: real(&limits[0]), wallets: BTreeMap::from_iter(wallets) }
+}
+
+fn play(limits: &[Limits], anchored: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut machine = Machine::new(limits, anchored);
+    for step in steps {
+        machine.play(step)?;
+    }
+    machine.ledger = None;
+    verify(machine.folder.path()).unwrap();
+    Ok(())
+}
+
+fn number(variable: &str, usual: u32) -> u32 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+fn told() -> ProptestConfig {
+    ProptestConfig { cases: number("POSTERN_PROMISE_CASES", 64), max_shrink_iters: 4_000, ..ProptestConfig::default() }
+}
+
+fn story() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any_step(), 1..usize::try_from(number("POSTERN_PROMISE_STEPS", 80)).unwrap())
+}
+
+fn three_limits() -> impl Strategy<Value = Vec<Limits>> {
+    (any_limits(), any_limits(), prop_oneof![2 => Just(Limits::default()), 1 => any_limits()]).prop_map(|(a, b, c)| vec![a, b, c])
+}
+
+proptest! {
+    #![proptest_config(told())]
+
+    #[test]
+    fn with_an_anchor_the_promise_holds_whatever_happens(limits in three_limits(), steps in story()) {
+        play(&limits, true, &steps)?;
+    }
+
+    #[test]
+    fn without_an_anchor_it_holds_but_for_the_total_once_an_old_ledger_was_put_back(limits in three_limits(), steps in story()) {
+        play(&limits, false, &steps)?;
+    }
+}
