@@ -11,6 +11,28 @@ use std::{
 
 use zeroize::Zeroize as _;
 
+/// How much of the stack is wiped: more than what hashing, curve arithmetic and their callers take, and far less than a thread has.
+const STACK: usize = 64 * 1024;
+
+/// Does something with secrets and wipes the stack that it used. Libraries pass keys and hash states by value, and a value that
+/// was moved stays where it was; only what is written over them later takes the copies away.
+pub fn leaving_no_copies<T>(work: impl FnOnce() -> T) -> T {
+    // Frames of their own, both just below this one: the second lies where the first was.
+    #[inline(never)]
+    fn do_it<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        let mut stack = [0_u64; STACK / size_of::<u64>()];
+        stack.zeroize();
+        std::hint::black_box(&stack);
+    }
+    let result = do_it(work);
+    wipe();
+    result
+}
+
 /// No memory of that kind; raise `LimitMEMLOCK=` (`ulimit -l`).
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {source}")]

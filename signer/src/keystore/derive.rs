@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     analysis::{SIGHASH_ALL, Scheme, SigningTask},
-    secret::{LockedBytes, LockedMemoryError},
+    secret::{LockedBytes, LockedMemoryError, leaving_no_copies},
     wallet::{KeyLocator, KeyRef},
 };
 
@@ -61,7 +61,8 @@ impl SeedKeys {
     /// The master key of a seed.
     pub(super) fn from_seed(wallet: &str, seed: &[u8]) -> Result<Self, KeystoreError> {
         let derived = |error: DeriveError| derive_failed(wallet, &error);
-        let master = Arc::new(Node::master(seed).map_err(derived)?);
+        let master = leaving_no_copies(|| Node::master(seed));
+        let master = Arc::new(master.map_err(derived)?);
         Ok(Self { wallet: wallet.into(), master, branches: RwLock::default() })
     }
 
@@ -83,6 +84,10 @@ impl SeedKeys {
 
     /// Signs all tasks, each signature verified against its pinned key.
     pub(super) fn sign(&self, tasks: &[SigningTask]) -> Result<Vec<InputSignature>, KeystoreError> {
+        leaving_no_copies(|| self.sign_all(tasks))
+    }
+
+    fn sign_all(&self, tasks: &[SigningTask]) -> Result<Vec<InputSignature>, KeystoreError> {
         let mut last: Option<(&[ChildNumber], Arc<Node>)> = None;
         let mut signatures = Vec::with_capacity(tasks.len());
         for task in tasks {
@@ -130,10 +135,9 @@ impl SeedKeys {
         if let Some(node) = known(&self.branches.read().unwrap_or_else(std::sync::PoisonError::into_inner)) {
             return Ok(node);
         }
-        let mut node = Arc::clone(&self.master);
-        for step in path {
-            node = Arc::new(node.child(*step)?);
-        }
+        let node = leaving_no_copies(|| {
+            path.iter().try_fold(Arc::clone(&self.master), |node, step| Ok::<_, DeriveError>(Arc::new(node.child(*step)?)))
+        })?;
         let mut branches = self.branches.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if branches.len() < BRANCHES_MAX {
             branches.insert(path.to_vec(), Arc::clone(&node));
