@@ -41,7 +41,7 @@ pub(super) fn read(keystore: &str, source: &PinSource) -> Result<LockedBytes, Ke
     }
     let pin = buffer.get(..filled).unwrap_or_default();
     let pin = pin.strip_suffix(b"\n").unwrap_or(pin);
-    if pin.is_empty() || pin.len() > PIN_MAX || std::str::from_utf8(pin).is_err() {
+    if pin.is_empty() || pin.contains(&b'\n') || pin.len() > PIN_MAX || std::str::from_utf8(pin).is_err() {
         return Err(failed(format!("{} must hold one line of 1 to {PIN_MAX} bytes of UTF-8", path.display())));
     }
     LockedBytes::copy_of(pin).map_err(|error| KeystoreError::Memory { reason: error.to_string() })
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pin_is_refused_without_showing_it() {
-        for content in [b"".as_slice(), b"\n", &[b'7'; PIN_MAX + 1], &[0xff, 0xfe]] {
+        for content in [b"".as_slice(), b"\n", b"7\n7", &[b'7'; PIN_MAX + 1], &[0xff, 0xfe]] {
             let (_folder, source) = file(content, 0o600);
             let error = read("hsm", &source).unwrap_err();
             assert!(matches!(&error, KeystoreError::PinSource { .. }), "{error}");
