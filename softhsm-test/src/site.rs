@@ -301,6 +301,14 @@ impl Site {
         Ok(())
     }
 
+    /// A link's configuration file.
+    ///
+    /// # Errors
+    /// When there is no such link.
+    pub fn link_config(&self, number: usize) -> Result<&Path> {
+        Ok(&self.links.get(number).context("no such link")?.config)
+    }
+
     /// The coordinator's configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
