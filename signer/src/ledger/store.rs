@@ -144,6 +144,8 @@ impl Store {
 
     /// Throws the connection away and reads everything from the disk again.
     pub(super) fn reopen(&mut self) -> Result<(), LedgerError> {
+        // Closed first: what it has begun is in the way of the next one.
+        drop(std::mem::replace(&mut self.db, Connection::open_in_memory()?));
         (self.db, self.head, self.state) = connect(&self.folder)?;
         Ok(())
     }
