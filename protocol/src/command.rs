@@ -33,7 +33,14 @@ pub struct Command {
     /// What to do.
     #[n(4)]
     pub action: Action,
+    /// The challenge of the ledger's last re-base; None when there was none. Commands of before are void, since the ledger may have
+    /// forgotten that they were used.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub base: Option<Challenge>,
 }
+
+/// What a signer shows when it needs a re-base: random, never the same twice.
+pub type Challenge = [u8; 16];
 
 /// The kinds of command. Freezing needs one manager, everything else the quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -53,6 +60,16 @@ pub enum Action {
     /// Ends a freeze or a lock.
     #[n(4)]
     Unfreeze(#[n(0)] Scope),
+    /// Ledger and anchor do not agree: go on from this ledger, with this anchor.
+    #[n(5)]
+    Rebase {
+        /// What the signer shows. It forgets it when it stops.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        challenge: Challenge,
+        /// What counts as spent, ever, in satoshi: at least what ledger and anchor know of.
+        #[n(1)]
+        spent_sat: u64,
+    },
 }
 
 /// What an action is about.
@@ -235,6 +252,7 @@ mod tests {
             serial: u64::MAX,
             expires: 1_800_000_000,
             action: Action::SetRate(Scope::Wallet("hot".into()), vec![rate; 3]),
+            base: Some([0xff; 16]),
         }
     }
 

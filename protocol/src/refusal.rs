@@ -109,7 +109,7 @@ refusal_codes! {
     Locked, "refused.locked", Needs, "Locked after a forgery; a quorum's unfreeze command ends it.";
     // Ledger and anchor.
     LedgerUnavailable, "refused.ledger_unavailable", Wait, "The ledger cannot be written (disk full or read-only?); nothing was charged.";
-    LedgerStale, "refused.ledger_stale", Needs, "The ledger is older than its anchor: commands are refused until a re-base.";
+    LedgerStale, "refused.ledger_stale", Needs, "Ledger and anchor do not agree, so the ledger may be an old copy: nothing is charged until the managers' re-base.";
     // Keystore.
     KeystoreUnavailable, "refused.keystore_unavailable", Wait, "The token does not answer or is missing; it is re-opened with back-off. The charge stands; the retry is free.";
     KeystorePin, "refused.keystore_pin", Needs, "The token refused the PIN; nothing more is tried until the signer restarts with the right one.";
@@ -123,6 +123,8 @@ refusal_codes! {
     CommandSerialUsed, "refused.command_serial_used", Forbidden, "A command with this serial was applied before.";
     CommandForged, "refused.command_forged", Alarm, "A signature on the command does not verify, or its key is no manager's.";
     CommandQuorum, "refused.command_quorum", Needs, "Fewer managers signed than [commands] quorum asks for.";
+    CommandBase, "refused.command_base", Forbidden, "The command was made before the ledger's last re-base; make a new one.";
+    CommandRebase, "refused.command_rebase", Forbidden, "No re-base is asked for, or the command answers another challenge or counts too little as spent.";
     CommandScope, "refused.command_scope", Forbidden, "The command names a wallet or limit that this signer does not have.";
 }
 

@@ -201,6 +201,27 @@ pub struct Status {
     /// Transactions ever charged.
     #[n(13)]
     pub charged_transactions: u64,
+    /// The challenge of the ledger's last re-base in hex, which commands name; None when there was none.
+    #[n(14)]
+    pub base: Option<String>,
+    /// Ledger and anchor do not agree, and nothing is charged until the managers re-base.
+    #[n(15)]
+    pub rebase: Option<RebaseNeeded>,
+}
+
+/// What a re-base command must answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct RebaseNeeded {
+    /// What does not agree.
+    #[n(0)]
+    pub why: String,
+    /// 16 random bytes in hex; others at the next start.
+    #[n(1)]
+    pub challenge: String,
+    /// What ledger and anchor know to be spent, in satoshi: the least that a re-base may count.
+    #[n(2)]
+    pub least_sat: u64,
 }
 
 /// A keystore's health.

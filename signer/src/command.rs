@@ -83,25 +83,29 @@ impl CommandRules {
             return Err(Refusal::new(RefusalCode::CommandQuorum, message).into());
         }
         let managers = signers.iter().filter_map(|n| self.managers.get(*n)).map(|manager| manager.name.clone()).collect();
-        Ok(VerifiedCommand { serial: command.serial, action: command.action.clone(), managers })
+        Ok(VerifiedCommand { serial: command.serial, action: command.action.clone(), managers, base: command.base })
     }
 
     /// How many managers an action needs; at least one, whatever the configuration says.
     fn needed(&self, action: &Action) -> usize {
         match action {
             Action::Freeze(_) => 1,
-            Action::AddTotal(..) | Action::SetTotal(..) | Action::SetRate(..) | Action::Unfreeze(_) => self.quorum.max(1),
+            Action::AddTotal(..) | Action::SetTotal(..) | Action::SetRate(..) | Action::Unfreeze(_) | Action::Rebase { .. } => {
+                self.quorum.max(1)
+            }
         }
     }
 }
 
 fn scope(action: &Action) -> &Scope {
-    let (Action::AddTotal(scope, _)
-    | Action::SetTotal(scope, _)
-    | Action::SetRate(scope, _)
-    | Action::Freeze(scope)
-    | Action::Unfreeze(scope)) = action;
-    scope
+    match action {
+        Action::AddTotal(scope, _)
+        | Action::SetTotal(scope, _)
+        | Action::SetRate(scope, _)
+        | Action::Freeze(scope)
+        | Action::Unfreeze(scope) => scope,
+        Action::Rebase { .. } => &Scope::Signer,
+    }
 }
 
 fn check_expiry(expires: u64, wall_s: u64) -> Result<(), Refusal> {
@@ -133,7 +137,7 @@ mod tests {
     }
 
     fn command(action: Action) -> Command {
-        Command { signer: rules().signer.to_bytes(), network: "regtest".into(), serial: 77, expires: NOW + 3_600, action }
+        Command { signer: rules().signer.to_bytes(), network: "regtest".into(), serial: 77, expires: NOW + 3_600, action, base: None }
     }
 
     fn add() -> Action {
@@ -154,7 +158,13 @@ mod tests {
     fn a_quorum_may_loosen_and_one_manager_may_only_freeze() {
         let verified = rules().verify(&signed(command(add()), &[1, 3]), NOW).unwrap();
         assert_eq!((verified.serial, verified.managers), (77, vec!["m1".to_owned(), "m3".to_owned()]));
-        for action in [add(), Action::SetTotal(Scope::Signer, 5), Action::SetRate(Scope::Signer, vec![]), Action::Unfreeze(Scope::Signer)] {
+        for action in [
+            add(),
+            Action::SetTotal(Scope::Signer, 5),
+            Action::SetRate(Scope::Signer, vec![]),
+            Action::Unfreeze(Scope::Signer),
+            Action::Rebase { challenge: [1; 16], spent_sat: 0 },
+        ] {
             assert_eq!(refused(&signed(command(action), &[1])), RefusalCode::CommandQuorum);
         }
         assert!(rules().verify(&signed(command(Action::Freeze(Scope::Signer)), &[2]), NOW).is_ok());

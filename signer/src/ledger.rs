@@ -10,6 +10,7 @@ mod charged;
 mod entry;
 mod error;
 mod guard;
+mod hold;
 mod lock_file;
 mod state;
 mod store;
@@ -28,13 +29,13 @@ use std::{
 };
 
 use postern_protocol::{
-    command::{Action, Scope},
+    command::{Action, Challenge, Scope},
     refusal::{Refusal, RefusalCode},
-    reply::{Applied, InputSignature, LimitLevel},
+    reply::{Applied, InputSignature, LimitLevel, RebaseNeeded},
 };
 
 pub use charged::Charged;
-pub use entry::{ChargeEntry, Entry, FamilyEntry, Hash, LimitsEntry, StartEntry};
+pub use entry::{ChargeEntry, Entry, FamilyEntry, Hash, LimitsEntry, RebaseEntry, StartEntry};
 pub use error::LedgerError;
 pub use state::Totals;
 pub use verify::{Line, Report, show, verify};
@@ -64,6 +65,8 @@ pub struct VerifiedCommand {
     pub action: Action,
     /// Names of the managers who signed.
     pub managers: Vec<String>,
+    /// The re-base after which it was made.
+    pub base: Option<Challenge>,
 }
 
 /// The journal's last entry.
@@ -101,8 +104,22 @@ impl Ledger {
     /// [`LedgerError::Missing`] (never made here: a missing ledger would mean fresh limits), [`LedgerError::InUse`],
     /// [`LedgerError::AnchorForeign`], [`LedgerError::AnchorBehind`], [`LedgerError::AnchorLost`], …
     pub fn open(options: LedgerOptions, anchor: Box<dyn Anchor>) -> Result<Self, LedgerError> {
+        Self::start(options, anchor, false)
+    }
+
+    /// [`Self::open`], but where the anchor gives alarm the ledger is opened all the same. It charges nothing and accepts nothing but
+    /// the managers' re-base ([`Self::rebase_needed`]): a signer that does not run could be told nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`], without the alarms.
+    pub fn open_or_hold(options: LedgerOptions, anchor: Box<dyn Anchor>) -> Result<Self, LedgerError> {
+        Self::start(options, anchor, true)
+    }
+
+    fn start(options: LedgerOptions, anchor: Box<dyn Anchor>, hold: bool) -> Result<Self, LedgerError> {
         let rules = Arc::new(options.rules.clone());
         let (writer, warnings) = Writer::open(options, Arc::clone(&rules), anchor)?;
+        let writer = if hold { writer } else { writer.unless_alarmed()? };
         let published = writer.published();
         let (requests, queue) = sync_channel(writer::QUEUE_MAX);
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&queue))?;
@@ -135,7 +152,8 @@ impl Ledger {
     /// Applies a manager's command; returns when its serial and its effect are on disk.
     ///
     /// # Errors
-    /// `CommandSerialUsed`, `CommandScope`, `CommandMalformed`, `LedgerStale`, `LedgerUnavailable`, `ShuttingDown`.
+    /// `CommandSerialUsed`, `CommandBase`, `CommandRebase`, `CommandScope`, `CommandMalformed`, `LedgerStale`, `LedgerUnavailable`,
+    /// `ShuttingDown`.
     pub fn apply(&self, command: VerifiedCommand, now: Uptime) -> Result<Applied, Refusal> {
         self.ask(|reply| Request::Apply { command, now, reply })?
     }
@@ -167,10 +185,12 @@ impl Ledger {
         self.published().state.totals()
     }
 
-    /// Frozen and locked scopes, with the reason.
+    /// What charges nothing, with the reason: the signer when a re-base is needed, frozen and locked scopes.
     #[must_use]
     pub fn frozen(&self) -> Vec<String> {
-        self.published().state.frozen()
+        let published = self.published();
+        let held = published.rebase.iter().map(|needed| format!("signer: {}", needed.why));
+        held.chain(published.state.frozen()).collect()
     }
 
     /// The anchor's kind and what it proved, for people.
@@ -179,10 +199,22 @@ impl Ledger {
         self.published().anchor.clone()
     }
 
-    /// Whether commands are refused because the ledger is older than its anchor.
+    /// Whether nothing is charged because ledger and anchor do not agree.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.published().stale
+        self.published().rebase.is_some()
+    }
+
+    /// What a re-base must answer, when one is needed.
+    #[must_use]
+    pub fn rebase_needed(&self) -> Option<RebaseNeeded> {
+        self.published().rebase.clone()
+    }
+
+    /// The challenge of the last re-base, which commands must name.
+    #[must_use]
+    pub fn base(&self) -> Option<Challenge> {
+        self.published().state.base
     }
 
     /// The highest index of each branch of a wallet that any charged transaction used.

@@ -96,5 +96,6 @@ pub fn command(signer: PublicKey, action: Action) -> Command {
         serial: rand::thread_rng().next_u64(),
         expires: expires.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
         action,
+        base: None,
     }
 }

@@ -22,7 +22,7 @@ pub(super) enum ManagerCommand {
     Keygen(keygen::Keygen),
     /// Write a command that nobody signed yet.
     #[command(subcommand)]
-    New(new::NewCommand),
+    New(Box<new::NewCommand>),
     /// Read a command in words, and add a manager's signature.
     Sign(sign::SignCommand),
     /// Read a command in words.

@@ -133,6 +133,14 @@ fn say(entry: &Entry) -> String {
             format!("command {serial} of {}: {}", managers.join(", "), words::action(action))
         }
         Entry::Locked(scope, why) => format!("locked {scope}: {why}"),
+        Entry::Rebased(rebase) => format!(
+            "re-based by command {} of {}: {} count as spent, commands made before {} are void. {}",
+            rebase.serial,
+            rebase.managers.join(", "),
+            format_amount_sat(rebase.spent_sat),
+            hex::encode(rebase.base),
+            rebase.why
+        ),
     }
 }
 

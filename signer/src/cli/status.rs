@@ -50,6 +50,15 @@ fn show(status: &Status) {
     say!("  charged   {} in {}, ever", format_amount_sat(status.charged_sat), counted(status.charged_transactions, "transaction"));
     say!("  ledger    entry {}, {}", status.ledger_seq, status.ledger_head);
     say!("  anchor    {}", status.anchor);
+    if let Some(base) = &status.base {
+        say!("  re-based  {base}");
+    }
+    if let Some(needed) = &status.rebase {
+        say!("{}", paint(BAD, "Nothing is signed: the managers must re-base (docs/ledger.md)"));
+        say!("  why        {}", needed.why);
+        say!("  challenge  {}", needed.challenge);
+        say!("  spent      at least {}", format_amount_sat(needed.least_sat));
+    }
 
     say!("{}", paint(HEAD, "Limits"));
     if status.limits.is_empty() {

@@ -118,6 +118,8 @@ impl SignerOffice {
             refusals: self.refusals.newest(),
             charged_sat: totals.charged_sat,
             charged_transactions: totals.transactions,
+            base: self.ledger.base().map(hex::encode),
+            rebase: self.ledger.rebase_needed(),
         }
     }
 

@@ -185,8 +185,11 @@ impl Daemon {
             lease_sat: parts.lease_sat,
             policy_hash: parts.policy_hash.clone(),
         };
-        let ledger = Arc::new(Ledger::open(options, parts.anchor)?);
+        let ledger = Arc::new(Ledger::open_or_hold(options, parts.anchor)?);
         ledger.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+        if let Some(needed) = ledger.rebase_needed() {
+            log::error!("nothing is signed until the managers re-base (docs/ledger.md): {}", needed.why);
+        }
 
         let mut wallets = BTreeMap::new();
         for part in parts.wallets {

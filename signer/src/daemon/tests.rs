@@ -222,7 +222,7 @@ impl House {
         let mut serial = [0; 8];
         getrandom::fill(&mut serial).unwrap();
         let serial = u64::from_le_bytes(serial);
-        let mut signed = SignedCommand::new(Command { signer, network: "regtest".into(), serial, expires, action });
+        let mut signed = SignedCommand::new(Command { signer, network: "regtest".into(), serial, expires, action, base: None });
         by.iter().for_each(|key| signed.sign(key).unwrap());
         signed.to_bytes().unwrap()
     }

@@ -3,7 +3,7 @@
 use bitcoin::{OutPoint, Txid, hashes::Hash as _};
 use minicbor::{Decode, Encode};
 use postern_protocol::{
-    command::{Action, Rate, Scope},
+    command::{Action, Challenge, Rate, Scope},
     reply::InputSignature,
 };
 use sha2::{Digest, Sha256};
@@ -40,6 +40,9 @@ pub enum Entry {
     /// A scope was locked, and why.
     #[n(6)]
     Locked(#[n(0)] Scope, #[n(1)] String),
+    /// The managers' re-base took effect; the start before it counts what is spent.
+    #[n(7)]
+    Rebased(#[n(0)] RebaseEntry),
 }
 
 /// What a start found and changed.
@@ -67,6 +70,30 @@ pub struct StartEntry {
     /// Scopes whose limits the configuration changed.
     #[n(6)]
     pub limits: Vec<LimitsEntry>,
+}
+
+/// A re-base.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RebaseEntry {
+    /// The command's serial.
+    #[n(0)]
+    pub serial: u64,
+    /// Who signed it.
+    #[n(1)]
+    pub managers: Vec<String>,
+    /// The challenge that it answered: commands made before are void.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub base: Challenge,
+    /// What it counted as spent, in satoshi.
+    #[n(3)]
+    pub spent_sat: u64,
+    /// Commands ever applied, this one included, as far as ledger or anchor know.
+    #[n(4)]
+    pub commands: u64,
+    /// What did not agree.
+    #[n(5)]
+    pub why: String,
 }
 
 /// New limits of a scope.
@@ -146,6 +173,7 @@ impl Entry {
             Entry::Signed(..) => "signed",
             Entry::Commanded(..) => "commanded",
             Entry::Locked(..) => "locked",
+            Entry::Rebased(_) => "rebased",
         }
     }
 }

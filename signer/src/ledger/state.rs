@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postern_protocol::{
-    command::{Action, Scope},
+    command::{Action, Challenge, Scope},
     units::{MAX_MONEY_SAT, format_amount_sat},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) charged_sat: u64,
     pub(super) transactions: u64,
     pub(super) commands: u64,
+    /// The last re-base.
+    pub(super) base: Option<Challenge>,
     pub(super) scopes: Scopes,
     /// By wallet and branch.
     pub(super) last_used: BTreeMap<String, BTreeMap<u32, u32>>,
@@ -63,6 +65,11 @@ impl State {
                 self.commands = self.commands.saturating_add(1);
                 self.scopes.entry(scope).locked = Some(why.clone());
             }
+            Entry::Rebased(rebase) => {
+                self.commands = rebase.commands;
+                self.base = Some(rebase.base);
+                self.scopes.iter_mut().for_each(|scope| scope.restart(false));
+            }
         }
     }
 
@@ -70,10 +77,15 @@ impl State {
         self.burn(start.burnt_sat);
         self.scopes.raise = if start.raise_by_command { Raise::Command } else { Raise::Config };
         for limits in &start.limits {
+            let known = self.scopes.get(&limits.scope).is_some();
             let scope = self.scopes.entry(&limits.scope);
             scope.accepted = Limits { rates: limits.accepted_rates.clone(), total_sat: limits.accepted_total_sat };
             scope.set_rates(&limits.rates);
             scope.allowance_sat = limits.allowance_sat;
+            if !known {
+                // What the ledger does not know of may have been this wallet's: an old copy does not know the wallet either.
+                scope.burn(start.burnt_sat);
+            }
         }
         let keep = start.proven || self.fresh;
         self.scopes.iter_mut().for_each(|scope| scope.restart(keep));
@@ -120,6 +132,8 @@ impl State {
                 scope.frozen = None;
                 scope.locked = None;
             }
+            // Has an entry of its own.
+            Action::Rebase { .. } => {}
         }
     }
 
@@ -129,7 +143,10 @@ impl State {
         | Action::SetTotal(scope, _)
         | Action::SetRate(scope, _)
         | Action::Freeze(scope)
-        | Action::Unfreeze(scope)) = action;
+        | Action::Unfreeze(scope)) = action
+        else {
+            return None;
+        };
         let Some(held) = self.scopes.get(scope) else {
             return Some(Objection::Scope(format!("{scope} is not of this signer")));
         };
@@ -162,6 +179,11 @@ impl State {
             }
             Action::Freeze(scope) => format!("{scope}: frozen; nothing is signed until an unfreeze command"),
             Action::Unfreeze(scope) => format!("{scope}: no longer frozen or locked"),
+            Action::Rebase { .. } => format!(
+                "signer: goes on from here; {} count as spent, {} are left, and commands made before are void",
+                format_amount_sat(self.charged_sat),
+                left(&Scope::Signer)
+            ),
         }
     }
 
@@ -180,6 +202,7 @@ impl State {
         self.charged_sat = other.charged_sat;
         self.transactions = other.transactions;
         self.commands = other.commands;
+        self.base = other.base;
         self.scopes.signer.clone_from(&other.scopes.signer);
         for name in wallets {
             if let Some(held) = other.scopes.wallets.get(name) {

@@ -67,6 +67,10 @@ pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), Led
             db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![serial.to_be_bytes(), sql(seq)])?;
             Ok(())
         }
+        Entry::Rebased(rebase) => {
+            db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![rebase.serial.to_be_bytes(), sql(seq)])?;
+            Ok(())
+        }
         Entry::Created(_) | Entry::Started(_) | Entry::Stopped(_) | Entry::Locked(..) => Ok(()),
     }
 }
@@ -194,6 +198,7 @@ pub(super) fn load(db: &Connection) -> Result<State, LedgerError> {
         charged_sat: row.charged_sat,
         transactions: row.transactions,
         commands: row.commands,
+        base: row.base,
         scopes: Scopes { raise: if row.raise_by_command { Raise::Command } else { Raise::Config }, ..Scopes::default() },
         ..State::default()
     };
@@ -231,6 +236,8 @@ struct StateRow {
     commands: u64,
     #[n(6)]
     raise_by_command: bool,
+    #[cbor(n(7), with = "minicbor::bytes")]
+    base: Option<[u8; 16]>,
 }
 
 impl StateRow {
@@ -243,6 +250,7 @@ impl StateRow {
             transactions: state.transactions,
             commands: state.commands,
             raise_by_command: state.scopes.raise == Raise::Command,
+            base: state.base,
         }
     }
 }

@@ -5,6 +5,7 @@ mod charging;
 mod commands;
 mod documentation;
 mod promise;
+mod rebasing;
 mod restarting;
 mod verifying;
 
@@ -90,7 +91,7 @@ fn signature(n: u8) -> Vec<InputSignature> {
 }
 
 fn command(serial: u64, action: Action) -> VerifiedCommand {
-    VerifiedCommand { serial, action, managers: vec!["cfo".into(), "cto".into()] }
+    VerifiedCommand { serial, action, managers: vec!["cfo".into(), "cto".into()], base: None }
 }
 
 /// A label that lives as long as the test: stands in for the token's, in unit tests alone.

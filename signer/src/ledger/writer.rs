@@ -13,13 +13,14 @@ use bitcoin::hashes::Hash as _;
 use postern_protocol::{
     command::{Action, Scope},
     refusal::{Refusal, RefusalCode},
-    reply::{Applied, InputSignature},
+    reply::{Applied, InputSignature, RebaseNeeded},
 };
 
 use super::{
     Charged, Head, LedgerError, LedgerOptions, VerifiedCommand,
     entry::{ChargeEntry, Entry, FamilyEntry, to_bytes},
     guard::Guard,
+    hold::{Hold, check_base},
     state::{Objection, State},
     store::Store,
     tables,
@@ -77,7 +78,7 @@ pub(super) struct Published {
     pub(super) state: State,
     pub(super) head: Head,
     pub(super) anchor: String,
-    pub(super) stale: bool,
+    pub(super) rebase: Option<RebaseNeeded>,
 }
 
 /// A charge that is asked for.
@@ -109,9 +110,18 @@ impl Writer {
     ) -> Result<(Self, Vec<String>), LedgerError> {
         let mut store = Store::open(&options.folder)?;
         let (guard, warnings) = Guard::start(&mut store, &options, anchor)?;
-        let published = Published { state: store.state.clone(), head: store.head, anchor: guard.describe(), stale: guard.is_stale() };
+        let rebase = guard.hold().map(Hold::needed);
+        let published = Published { state: store.state.clone(), head: store.head, anchor: guard.describe(), rebase };
         let published = Arc::new(Mutex::new(published));
         Ok((Self { store, guard, rules, published, records: Vec::new(), seen_ms: 0, companions: 1, sound: true }, warnings))
+    }
+
+    /// Itself, unless the anchor gives alarm.
+    pub(super) fn unless_alarmed(mut self) -> Result<Self, LedgerError> {
+        match self.guard.take_alarm() {
+            Some(alarm) => Err(alarm),
+            None => Ok(self),
+        }
     }
 
     pub(super) fn published(&self) -> Arc<Mutex<Published>> {
@@ -246,6 +256,9 @@ impl Writer {
     /// Decides one charge and writes it; it counts once the transaction is synced.
     fn charge(&mut self, plan: &Arc<SpendPlan>, now: Uptime) -> Result<Result<Charged, Refusal>, LedgerError> {
         let now = self.clamp(now);
+        if let Some(hold) = self.guard.hold() {
+            return Ok(Err(hold.refusal()));
+        }
         let kin = tables::kin(&self.store.db, plan)?;
         let state = PolicyState { rules: &self.rules, scopes: &self.store.state.scopes, kin: &kin };
         let authorized = match decide(&state, plan, now) {
@@ -271,7 +284,7 @@ impl Writer {
     }
 
     fn apply(&mut self, command: VerifiedCommand, now: Uptime) -> Result<Applied, Refusal> {
-        let VerifiedCommand { serial, action, managers } = command;
+        let VerifiedCommand { serial, action, managers, base } = command;
         let now = self.clamp(now);
         match self.prepare(serial) {
             Ok(false) => {}
@@ -280,13 +293,15 @@ impl Writer {
             }
             Err(error) => return Err(self.failed(&error)),
         }
-        if self.guard.is_stale() && !matches!(action, Action::Freeze(_)) {
-            return Err(Refusal::new(
-                RefusalCode::LedgerStale,
-                "the ledger has fewer commands than its anchor: it is an old copy, and this command may have been used before. \
-                 Only freeze is accepted until a re-base",
-            ));
+        if let Action::Rebase { .. } = action {
+            return self.rebase(serial, &action, managers);
         }
+        if let Some(hold) = self.guard.hold()
+            && (hold.alarm.is_some() || !matches!(action, Action::Freeze(_)))
+        {
+            return Err(hold.refusal());
+        }
+        check_base(&self.store.state, &action, base)?;
         match self.store.state.objection(&action) {
             None => {}
             Some(Objection::Scope(what)) => return Err(Refusal::new(RefusalCode::CommandScope, what)),
@@ -299,6 +314,9 @@ impl Writer {
 
     fn lock(&mut self, scope: Scope, why: String, now: Uptime) -> Result<(), Refusal> {
         self.clamp(now);
+        if let Some(hold) = self.guard.hold().filter(|hold| hold.alarm.is_some()) {
+            return Err(hold.refusal());
+        }
         match self.store.state.scopes.get(&scope) {
             None => return Err(Refusal::new(RefusalCode::CommandScope, format!("{scope} is not of this signer"))),
             Some(held) if held.locked().is_some() => return Ok(()),
@@ -328,6 +346,9 @@ impl Writer {
     }
 
     fn stop(&mut self, now: Uptime) -> Result<(), LedgerError> {
+        if self.guard.alarm().is_some() {
+            return Ok(());
+        }
         self.charge_all(&[]);
         let now = self.clamp(now);
         self.mend()?;
@@ -343,7 +364,7 @@ impl Writer {
     }
 
     /// After an error: believes only the disk.
-    fn mend(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn mend(&mut self) -> Result<(), LedgerError> {
         if !self.sound {
             self.store.reopen()?;
             self.sound = true;
@@ -351,7 +372,7 @@ impl Writer {
         Ok(())
     }
 
-    fn failed(&mut self, error: &LedgerError) -> Refusal {
+    pub(super) fn failed(&mut self, error: &LedgerError) -> Refusal {
         log::error!("{error}");
         self.sound = false;
         // Opened again now, so that no lock on the file is left; if that fails, at the next request.
@@ -362,6 +383,17 @@ impl Writer {
     fn clamp(&mut self, now: Uptime) -> Uptime {
         self.seen_ms = self.seen_ms.max(now.as_millis());
         Uptime::from_millis(self.seen_ms)
+    }
+
+    /// After a re-base: everything may have changed.
+    pub(super) fn publish_all(&self) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        *published = Published {
+            state: self.store.state.clone(),
+            head: self.store.head,
+            anchor: self.guard.describe(),
+            rebase: self.guard.hold().map(Hold::needed),
+        };
     }
 
     fn publish(&self, wallets: &BTreeSet<String>) {

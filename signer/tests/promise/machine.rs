@@ -397,7 +397,7 @@ impl Machine {
             Order::Freeze => Action::Freeze(of),
             Order::Unfreeze => Action::Unfreeze(of),
         };
-        let command = VerifiedCommand { serial, action, managers: vec!["cfo".into()] };
+        let command = VerifiedCommand { serial, action, managers: vec!["cfo".into()], base: None };
         let applied = self.ledger().apply(command, Uptime::from_millis(self.now_ms));
         let expected = self.model.order(serial, scope, order, self.now_ms);
         prop_assert_eq!(applied.is_ok(), expected, "{:?} {:?}", order, applied);
@@ -436,6 +436,7 @@ fn verdict(answer: Result<Charged, Refusal>) -> Result<Verdict, TestCaseError> {
         Err(refusal) => refusal,
     };
     match refusal.code {
+        RefusalCode::LedgerStale => Ok(Verdict::Stale),
         RefusalCode::Frozen => Ok(Verdict::Frozen),
         RefusalCode::RateBurst => Ok(Verdict::Burst),
         RefusalCode::TotalReached => Ok(Verdict::Total),

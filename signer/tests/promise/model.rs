@@ -65,7 +65,12 @@ pub struct Transaction {
 /// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    Granted { increase_sat: u64, repeat: bool },
+    Granted {
+        increase_sat: u64,
+        repeat: bool,
+    },
+    /// The ledger is an old copy: commands are missing.
+    Stale,
     Frozen,
     Burst,
     Total,
@@ -240,6 +245,9 @@ impl<R: Rules> Model<R> {
     /// Asks for a transaction.
     pub fn ask(&mut self, asked: &Transaction, now_ms: u64) -> Verdict {
         let now_ms = self.now(now_ms);
+        if self.is_stale() {
+            return Verdict::Stale;
+        }
         let scopes = [0, asked.wallet + 1];
         if scopes.iter().any(|s| self.disk.scopes[*s].frozen) {
             return Verdict::Frozen;
@@ -380,7 +388,7 @@ fn severity(refusal: &Verdict) -> (u8, u64) {
         Verdict::WaitMs(ms) => (1, *ms),
         Verdict::Total => (2, 0),
         Verdict::Burst => (3, 0),
-        Verdict::Frozen => (4, 0),
+        Verdict::Stale | Verdict::Frozen => (4, 0),
     }
 }
 

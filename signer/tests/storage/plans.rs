@@ -69,7 +69,7 @@ pub(crate) fn rules(total_sat: u64, burst_sat: u64) -> PolicyRules {
 }
 
 pub(crate) fn command(serial: u64, action: Action) -> VerifiedCommand {
-    VerifiedCommand { serial, action, managers: vec!["cfo".into(), "cto".into()] }
+    VerifiedCommand { serial, action, managers: vec!["cfo".into(), "cto".into()], base: None }
 }
 
 /// Bytes in a signature's place; the ledger keeps them and looks into none.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use postern_protocol::{
-    command::{Action, Command, Rate, Scope, SignedCommand, VALIDITY_MAX_S},
+    command::{Action, Challenge, Command, Rate, Scope, SignedCommand, VALIDITY_MAX_S},
     key::PublicKey,
-    reply::ReplyBody,
+    reply::{RebaseNeeded, ReplyBody},
     request::RequestBody,
-    units::{parse_amount_sat, parse_duration_ms},
+    units::{format_amount_sat, parse_amount_sat, parse_duration_ms},
 };
 
 use super::command_file;
@@ -56,6 +56,17 @@ pub(in crate::cli) enum NewCommand {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Go on from this ledger with this anchor, which do not agree. See docs/ledger.md first.
+    Rebase {
+        /// What counts as spent, ever, such as "12.5 BTC"; without it, the least that the signer accepts.
+        #[arg(long, value_name = "AMOUNT", value_parser = parse_amount_sat)]
+        spent: Option<u64>,
+        /// What the signer shows in `postern status`; without it, the running signer is asked.
+        #[arg(long, value_name = "HEX", value_parser = parse_challenge, requires_all = ["spent", "signer_key"])]
+        challenge: Option<Challenge>,
+        #[command(flatten)]
+        terms: Terms,
+    },
 }
 
 /// For whom, and until when.
@@ -70,6 +81,9 @@ pub(in crate::cli) struct Terms {
     /// The signer's network; without it, the running signer is asked.
     #[arg(long, requires = "signer_key")]
     network: Option<NetworkName>,
+    /// The ledger's last re-base as `postern status` shows it, if there was one; without it, the running signer is asked.
+    #[arg(long, value_name = "HEX", value_parser = parse_challenge, requires = "signer_key")]
+    base: Option<Challenge>,
     /// How long the command may be applied.
     #[arg(long, default_value = "7 days", value_name = "TIME", value_parser = parse_duration_ms)]
     expires: u64,
@@ -93,31 +107,34 @@ impl NewCommand {
         | Self::SetTotal { terms, .. }
         | Self::SetRate { terms, .. }
         | Self::Freeze { terms }
-        | Self::Unfreeze { terms }) = self;
+        | Self::Unfreeze { terms }
+        | Self::Rebase { terms, .. }) = self;
         let scope = match terms.scope.as_str() {
             "signer" => Scope::Signer,
             name => Scope::Wallet(name.to_owned()),
         };
+        let valid_s = terms.expires / 1_000;
+        if !(60..=VALIDITY_MAX_S).contains(&valid_s) {
+            bail!("--expires: a command is valid for 1 min to {} days", VALIDITY_MAX_S / 86_400);
+        }
+        let signer = terms.signer(site)?;
         let action = match self {
             Self::AddTotal { amount, .. } => Action::AddTotal(scope, *amount),
             Self::SetTotal { amount, .. } => Action::SetTotal(scope, *amount),
             Self::SetRate { rates, .. } => Action::SetRate(scope, rates.clone()),
             Self::Freeze { .. } => Action::Freeze(scope),
             Self::Unfreeze { .. } => Action::Unfreeze(scope),
+            Self::Rebase { spent, challenge, .. } => rebase(*spent, *challenge, signer.rebase.as_ref())?,
         };
-        let valid_s = terms.expires / 1_000;
-        if !(60..=VALIDITY_MAX_S).contains(&valid_s) {
-            bail!("--expires: a command is valid for 1 min to {} days", VALIDITY_MAX_S / 86_400);
-        }
-        let (signer, network) = terms.signer(site)?;
         let mut serial = [0; 8];
         getrandom::fill(&mut serial)?;
         let command = SignedCommand::new(Command {
-            signer: signer.to_bytes(),
-            network,
+            signer: signer.key.to_bytes(),
+            network: signer.network,
             serial: u64::from_be_bytes(serial),
             expires: command_file::now_s().saturating_add(valid_s),
             action,
+            base: signer.base,
         });
         if terms.output.exists() {
             bail!("{} exists; it may hold signatures, so it is kept", terms.output.display());
@@ -130,20 +147,52 @@ impl NewCommand {
     }
 }
 
+/// Whom a command is for.
+struct Addressee {
+    key: PublicKey,
+    network: String,
+    base: Option<Challenge>,
+    rebase: Option<RebaseNeeded>,
+}
+
 impl Terms {
-    /// Whom it is for.
-    fn signer(&self, site: &Site) -> Result<(PublicKey, String)> {
+    /// Whom it is for: as was said, or whoever answers.
+    fn signer(&self, site: &Site) -> Result<Addressee> {
         if let (Some(key), Some(network)) = (self.signer_key, self.network) {
-            let name = network.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-            return Ok((key, name));
+            let network = network.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            return Ok(Addressee { key, network, base: self.base, rebase: None });
         }
         let hint = "say which signer it is for with --signer-key and --network";
         match site.ask(RequestBody::Status).context(hint)? {
-            Answer::Reply(ReplyBody::Status(status)) => Ok((status.identity.parse()?, status.network)),
+            Answer::Reply(ReplyBody::Status(status)) => Ok(Addressee {
+                key: status.identity.parse()?,
+                network: status.network,
+                base: status.base.as_deref().map(parse_challenge).transpose()?,
+                rebase: status.rebase,
+            }),
             Answer::Refused(refusal) => bail!("the signer does not tell who it is ({refusal}); {hint}"),
             Answer::Reply(_) => unexpected(),
         }
     }
+}
+
+/// The re-base that the signer asks for, or the one that was said.
+fn rebase(spent_sat: Option<u64>, challenge: Option<Challenge>, needed: Option<&RebaseNeeded>) -> Result<Action> {
+    if let (Some(challenge), Some(spent_sat)) = (challenge, spent_sat) {
+        return Ok(Action::Rebase { challenge, spent_sat });
+    }
+    let needed = needed.context("the signer needs no re-base: ledger and anchor agree (postern status)")?;
+    let spent_sat = spent_sat.unwrap_or(needed.least_sat);
+    if spent_sat < needed.least_sat {
+        bail!("--spent: ledger and anchor know of {}; a re-base counts at least that", format_amount_sat(needed.least_sat));
+    }
+    Ok(Action::Rebase { challenge: parse_challenge(&needed.challenge)?, spent_sat })
+}
+
+/// 32 hex digits.
+fn parse_challenge(text: &str) -> Result<Challenge> {
+    let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.with_context(|| format!("`{text}` is not 32 hex digits, as `postern status` shows them"))
 }
 
 /// `0.04 BTC per 1 min, burst 0.4 BTC`; the burst is the amount when it is left out.

@@ -21,6 +21,12 @@ pub(in crate::cli) fn action(action: &Action) -> String {
         }
         Action::Freeze(scope) => format!("freeze {}: nothing is signed until an unfreeze", whose(scope)),
         Action::Unfreeze(scope) => format!("end a freeze or a lock of {}", whose(scope)),
+        Action::Rebase { challenge, spent_sat } => format!(
+            "go on from the signer's ledger as it is, though its anchor does not agree, and count {} as spent in all; void all commands \
+             made before. Only for the challenge {}",
+            format_amount_sat(*spent_sat),
+            hex::encode(challenge)
+        ),
     }
 }
 

@@ -109,7 +109,7 @@ fn an_untouched_copy_put_back_is_an_alarm() {
 }
 
 #[test]
-fn an_old_ledger_accepts_no_command_but_a_freeze() {
+fn an_old_ledger_charges_nothing_and_accepts_no_command_but_a_freeze() {
     let (folder, label) = (folder(), MemoryLabel::default());
     let ledger = anchored(&folder, &label).unwrap();
     ledger.stop(at(0)).unwrap();
@@ -123,6 +123,8 @@ fn an_old_ledger_accepts_no_command_but_a_freeze() {
         let ledger = anchored(&folder, &label).unwrap();
         assert!(ledger.is_stale());
         assert_eq!(refused(ledger.apply(add.clone(), at(0))), RefusalCode::LedgerStale);
+        // What the missing command ordered may have been less, slower or nothing at all.
+        assert_eq!(refused(ledger.charge(plan(&[1], 1, 0), at(0))), RefusalCode::LedgerStale);
         assert_eq!((ledger.left(0, 0), ledger.left(1, 0)), (0, TOTAL), "nor do its buckets keep their levels");
         if clean {
             ledger.stop(at(5_000)).unwrap();
@@ -130,10 +132,9 @@ fn an_old_ledger_accepts_no_command_but_a_freeze() {
     }
     let ledger = anchored(&folder, &label).unwrap();
     ledger.apply(command(2, Action::Freeze(Scope::Signer)), at(0)).unwrap();
-    assert_eq!(refused(ledger.charge(plan(&[1], 1, 0), at(0))), RefusalCode::Frozen);
     drop(ledger);
     let ledger = anchored(&folder, &label).unwrap();
-    assert!(ledger.is_stale() && !ledger.frozen().is_empty());
+    assert!(ledger.is_stale() && ledger.frozen().iter().any(|why| why.contains("frozen by command 2")), "{:?}", ledger.frozen());
 }
 
 #[test]

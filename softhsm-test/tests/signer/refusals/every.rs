@@ -25,6 +25,8 @@ const ELSEWHERE: &[(RefusalCode, &str)] = &[
     (RefusalCode::KeyMissing, "signer/tests/keystore/hsm.rs"),
     (RefusalCode::LedgerUnavailable, "signer/src/ledger/tests/charging.rs"),
     (RefusalCode::LedgerStale, "signer/src/ledger/tests/anchored.rs"),
+    (RefusalCode::CommandBase, "signer/src/ledger/tests/rebasing.rs"),
+    (RefusalCode::CommandRebase, "signer/src/ledger/tests/rebasing.rs"),
 ];
 
 #[test]
