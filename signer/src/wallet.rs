@@ -35,6 +35,10 @@ use crate::keystore::{AccountKey, BoundKeys, WalletBinding};
 
 /// Most scripts that a branch recognises past its last used one.
 pub const GAP_MAX: u32 = 100_000;
+/// Most scripts that a branch recognises at all, about 1 KB of memory each. Whoever may ask for signatures can move the window by a
+/// whole gap with each payment to its end, for nothing but a fee; without an end to it, memory and every later start would be his.
+/// Change of a wallet that has come so far goes to an earlier index.
+pub const BRANCH_MAX: u32 = 1_000_000;
 
 /// A wallet's public half. Shared by reference: finding needs no more than a read lock.
 #[derive(Debug)]
@@ -181,7 +185,7 @@ impl Wallet {
     pub fn note_used(&self, position: Position) {
         let known =
             self.read(|table| table.branch(position.branch).is_none_or(|b| b.last_used().is_some_and(|last| last >= position.index)));
-        if known || position.index >= self.template.end(None, u32::MAX) {
+        if known || !self.template.has_index(position.index) {
             return;
         }
         let mut fresh = Vec::new();

@@ -14,7 +14,7 @@ use miniscript::{
     translate_hash_clone,
 };
 
-use super::{KeyLocator, KeyRef, OwnScript, Position, SpendScript, TapLeaf, Timelocks, WalletError, key::WalletKey, weight};
+use super::{BRANCH_MAX, KeyLocator, KeyRef, OwnScript, Position, SpendScript, TapLeaf, Timelocks, WalletError, key::WalletKey, weight};
 use crate::keystore::{AccountKey, BoundKeys};
 
 /// Indices of normal derivation end here (BIP 32).
@@ -106,7 +106,12 @@ impl Template {
         if !self.ranged {
             return 1;
         }
-        last_used.map_or(0, |last| last.saturating_add(1)).saturating_add(gap).min(INDEX_END)
+        last_used.map_or(0, |last| last.saturating_add(1)).saturating_add(gap).min(BRANCH_MAX)
+    }
+
+    /// Whether there is such an index, recognised or not.
+    pub(super) fn has_index(&self, index: u32) -> bool {
+        index < if self.ranged { INDEX_END } else { 1 }
     }
 
     pub(super) fn timelocks(&self) -> Timelocks {
@@ -123,7 +128,7 @@ impl Template {
 
     /// The script at a position.
     pub(super) fn derive(&self, position: Position, pool_key: Option<PublicKey>) -> Result<OwnScript, WalletError> {
-        if position.branch >= self.branches() || position.index >= self.end(None, INDEX_END) {
+        if position.branch >= self.branches() || !self.has_index(position.index) {
             return Err(WalletError::Position { position, reason: "the descriptor has no such branch or index".into() });
         }
         let mut deriver = Deriver { template: self, position, pool_key, own: Vec::new() };

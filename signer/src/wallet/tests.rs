@@ -10,7 +10,7 @@ use bitcoin::{
 };
 use miniscript::{Descriptor, DescriptorPublicKey};
 
-use super::{KeyLocator, Position, SpendScript, Wallet, WalletError};
+use super::{BRANCH_MAX, GAP_MAX, KeyLocator, Position, SpendScript, Wallet, WalletError};
 use crate::keystore::{AccountKey, BoundKeys};
 
 fn master(network: Network) -> Xpriv {
@@ -95,6 +95,20 @@ fn used_positions_move_the_end_of_their_branch_only() {
     wallet.note_used(Position { branch: 2, index: 1 });
     wallet.note_used(Position { branch: 1, index: u32::MAX });
     assert_eq!(wallet.end(1), 5);
+}
+
+/// Found in review: payments without a fee to the end of the window cost nothing and moved it by a gap each, until the memory was full,
+/// and full again at every start.
+#[test]
+fn the_window_of_recognised_scripts_does_not_move_without_end() {
+    let wallet = seed("wpkh(KEY/<0;1>/*)").unwrap();
+    for gap in [1, GAP_MAX] {
+        assert_eq!(wallet.template.end(Some(BRANCH_MAX - 1), gap), BRANCH_MAX);
+        assert_eq!(wallet.template.end(Some(u32::MAX), gap), BRANCH_MAX);
+    }
+    assert_eq!(wallet.template.end(Some(BRANCH_MAX - 3), 1), BRANCH_MAX - 1);
+    // What lies past it can still be told from fraud.
+    assert!(wallet.at(Position { branch: 1, index: BRANCH_MAX }).is_ok() && wallet.at(Position { branch: 1, index: 1 << 31 }).is_err());
 }
 
 #[test]
