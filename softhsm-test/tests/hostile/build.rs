@@ -106,6 +106,8 @@ impl<'w> Builder<'w> {
                 field.1 = bytes;
                 draft.raw
             }
+            // Its bytes may have been changed instead.
+            None if draft.transaction == draft.psbt.unsigned_tx => draft.raw,
             None => draft.raw.with_transaction(&draft.transaction),
         })
     }
@@ -236,6 +238,15 @@ impl Draft<'_> {
                 let place = value.get_mut(*at..*at + bytes.len()).context("past the value's end")?;
                 place.copy_from_slice(&bytes);
             }
+            Change::Rekey { r#in, field, at, to } => {
+                let (prefix, bytes) = (self.field(r#in, field)?, self.value(r#in, to)?);
+                let key = self.existing_key(r#in, &prefix)?;
+                key.get_mut(*at..*at + bytes.len()).context("past the key's end")?.copy_from_slice(&bytes);
+            }
+            Change::CutKey { r#in, field, to } => {
+                let prefix = self.field(r#in, field)?;
+                self.existing_key(r#in, &prefix)?.truncate(*to);
+            }
             Change::Extend { r#in, field, by } => {
                 let (key, bytes) = (self.field(r#in, field)?, self.value(r#in, by)?);
                 self.existing(r#in, &key)?.extend(bytes);
@@ -324,6 +335,11 @@ impl Draft<'_> {
     fn existing(&mut self, place: &str, key: &[u8]) -> Result<&mut Vec<u8>> {
         let mut fields = self.map(place)?.iter_mut();
         fields.find(|(known, _)| known.starts_with(key)).map(|(_, value)| value).context("there is no such field")
+    }
+
+    fn existing_key(&mut self, place: &str, key: &[u8]) -> Result<&mut Vec<u8>> {
+        let mut fields = self.map(place)?.iter_mut();
+        fields.find(|(known, _)| known.starts_with(key)).map(|(key, _)| key).context("there is no such field")
     }
 
     /// A field's key: a name, perhaps with words for the key's data behind it; or words alone.

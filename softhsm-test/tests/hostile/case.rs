@@ -116,6 +116,10 @@ pub(crate) enum Change {
     Many { r#in: String, field: String, count: u32 },
     /// Bytes of a field's value are overwritten.
     Edit { r#in: String, field: String, at: usize, to: String },
+    /// Bytes of a field's key are overwritten; its type is the first.
+    Rekey { r#in: String, field: String, at: usize, to: String },
+    /// A field's key ends early.
+    CutKey { r#in: String, field: String, to: usize },
     /// Bytes behind a field's value.
     Extend { r#in: String, field: String, by: String },
     /// Fields of a name as they are in another place.

@@ -22,6 +22,37 @@ use crate::{
     words::World,
 };
 
+/// Refusals of inputs and outputs say which one.
+const WHICH: [(&str, &[RefusalCode]); 2] = [
+    (
+        "input ",
+        &[
+            RefusalCode::PrevtxMissing,
+            RefusalCode::PrevtxMismatch,
+            RefusalCode::PrevtxIndex,
+            RefusalCode::AmountConflict,
+            RefusalCode::ForeignInput,
+            RefusalCode::ForeignInputUnproven,
+            RefusalCode::SighashForbidden,
+            RefusalCode::ForeignSignatureSighash,
+            RefusalCode::AnnexForbidden,
+            RefusalCode::InputFinal,
+            RefusalCode::TxDuplicateOutpoint,
+            RefusalCode::TxCoinbasePrevout,
+        ],
+    ),
+    (
+        "output",
+        &[
+            RefusalCode::ChangeBeyondGap,
+            RefusalCode::ChangeClaimFalse,
+            RefusalCode::OutputScriptForbidden,
+            RefusalCode::OutputOpReturn,
+            RefusalCode::OutputDust,
+        ],
+    ),
+];
+
 /// Everything that stands between a request and the keys.
 struct Rooms {
     wallet: Wallet,
@@ -100,7 +131,9 @@ fn compare(ask: &Ask, outcome: &Result<Charged, Refusal>) -> Result<()> {
     match (ask.expect, outcome) {
         (Expect::Signs, Ok(_)) => Ok(()),
         (Expect::Refused(code), Err(refusal)) if refusal.code == code => {
-            ensure!(refusal.kind == code.kind() && refusal.message.as_ref().is_some_and(|m| m.len() > 20), "says too little: {refusal}");
+            let message = refusal.message.as_deref().unwrap_or_default();
+            let which = WHICH.iter().find(|(_, codes)| codes.contains(&code)).map_or("", |(which, _)| which);
+            ensure!(refusal.kind == code.kind() && message.len() > 20 && message.contains(which), "says too little: {refusal}");
             Ok(())
         }
         (Expect::Signs, Err(refusal)) => bail!("refused: {refusal}"),
