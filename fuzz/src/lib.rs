@@ -1,0 +1,31 @@
+//! What is fuzzed: one function for each target, which takes any bytes and panics only when a promise is broken. The fuzzer runs
+//! them (`fuzz_targets/`), and an ordinary test runs them on everything that was ever found (`softhsm-test/tests/findings.rs`).
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)]
+
+mod psbt;
+mod structured;
+pub mod wallets;
+mod words;
+
+/// A target: its name and what runs it.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("frame", words::frame),
+    ("psbt", psbt::raw),
+    ("psbt_structured", structured::run),
+    ("config", words::config),
+    ("command", words::command),
+    ("heartbeat", words::heartbeat),
+    ("bodies", words::bodies),
+    ("entry", words::entry),
+    ("ledger", words::ledger),
+];
+
+/// Runs a target.
+#[allow(dead_code, reason = "only the fuzzer's programs need it")]
+pub fn run(target: &str, bytes: &[u8]) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).unwrap_or_else(|| panic!("no target {target}"));
+    body(bytes);
+}
