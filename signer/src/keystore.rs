@@ -35,6 +35,7 @@ mod work;
 use bitcoin::PublicKey;
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
+pub(crate) use self::signature::answers;
 pub use self::{
     binding::{AccountKey, BoundKeys, WalletBinding},
     config::{PinSource, Pkcs11Config, SESSIONS_DEFAULT},

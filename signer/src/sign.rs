@@ -26,7 +26,7 @@ pub use self::pool::PoolRoom;
 use crate::{
     analysis::{self, SpendPlan},
     clock::Clock,
-    keystore::Keystore,
+    keystore::{Keystore, answers},
     ledger::{Charged, Ledger},
     policy::rules::SpendRules,
     wallet::Wallet,
@@ -94,10 +94,12 @@ impl SigningRoom {
         let _turn = self.turns.take(unsigned_txid);
         let charged: Charged = self.ledger.charge(Arc::new(plan), self.clock.now())?;
         let signatures: Vec<InputSignature> = match charged.signatures() {
-            Some(of_an_earlier_time) => of_an_earlier_time.to_vec(),
-            None => {
+            Some(of_an_earlier_time) if answers(charged.plan().tasks(), of_an_earlier_time) => of_an_earlier_time.to_vec(),
+            earlier => {
                 let fresh = room.keystore.sign(&charged)?;
-                self.ledger.record(&charged, fresh.clone());
+                if earlier.is_none() {
+                    self.ledger.record(&charged, fresh.clone());
+                }
                 fresh
             }
         };

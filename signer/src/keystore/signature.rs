@@ -84,6 +84,19 @@ pub(super) fn schnorr_answer(task: &SigningTask, signature: &schnorr::Signature)
     }))
 }
 
+/// Whether signatures of an earlier time are what these tasks ask for. ECDSA's are: previous transactions prove what their digests
+/// commit to. A P2TR digest commits to amounts that a request may only claim, so an earlier lie left signatures that nobody can use.
+pub(crate) fn answers(tasks: &[SigningTask], signatures: &[InputSignature]) -> bool {
+    let good = |task: &SigningTask, given: &InputSignature| {
+        if task.scheme == Scheme::Ecdsa {
+            return true;
+        }
+        let signature = given.signature.get(..64).and_then(|bytes| schnorr::Signature::from_slice(bytes).ok());
+        signature.and_then(|signature| schnorr_answer(task, &signature)).is_some_and(|answer| answer.is_ok_and(|answer| answer == *given))
+    };
+    tasks.len() == signatures.len() && tasks.iter().zip(signatures).all(|(task, given)| good(task, given))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

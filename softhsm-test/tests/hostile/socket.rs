@@ -3,6 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bitcoin::{
+    Psbt, TapLeafHash, TapSighashType, TxOut, XOnlyPublicKey,
+    hashes::Hash as _,
+    secp256k1::{Message, Secp256k1, schnorr},
+    sighash::{Prevouts, SighashCache},
+};
+use postern_protocol::reply::{SignaturePlace, Signed};
 use postern_testkit::{SignerSocket, TempRun, VaultPlan};
 
 use crate::{
@@ -49,11 +56,37 @@ fn one(socket: &mut SignerSocket, wallet: &str, builder: &mut Builder<'_>, ask: 
         }
         (Expect::Signs, Ok(signed)) => {
             ensure!(!signed.signatures.is_empty(), "no signature");
+            check_taproot(&psbt, &signed)?;
             let charged = after.charged_sat - before.charged_sat;
             ensure!(ask.charged_sat.is_none_or(|sat| sat == charged), "{charged} sat are charged");
         }
         (Expect::Signs, Err(refusal)) => bail!("refused: {refusal}"),
         (Expect::Refused(code), Ok(_)) => bail!("not {code}: signed"),
+    }
+    Ok(())
+}
+
+/// BIP-340 signatures are over what this very request says of its coins (BIP 341), whatever was asked for before.
+fn check_taproot(psbt: &[u8], signed: &Signed) -> Result<()> {
+    // Not every request that is signed can be read by rust-bitcoin.
+    let Ok(psbt) = Psbt::deserialize(psbt) else { return Ok(()) };
+    let spent: Option<Vec<TxOut>> = psbt.inputs.iter().map(|input| input.witness_utxo.clone()).collect();
+    let Some(spent) = spent else { return Ok(()) };
+    let mut cache = SighashCache::new(&psbt.unsigned_tx);
+    for signature in &signed.signatures {
+        let leaf = match signature.place {
+            SignaturePlace::Partial => continue,
+            SignaturePlace::TapKey => None,
+            SignaturePlace::TapLeaf(leaf) => Some((TapLeafHash::from_byte_array(leaf), u32::MAX)),
+        };
+        let kind = if signature.signature.len() == 65 { TapSighashType::All } else { TapSighashType::Default };
+        let number = signature.input as usize;
+        let digest = cache.taproot_signature_hash(number, &Prevouts::All(&spent), None, leaf, kind)?;
+        let message = Message::from_digest(digest.to_byte_array());
+        let key = XOnlyPublicKey::from_slice(&signature.public_key)?;
+        let raw = schnorr::Signature::from_slice(signature.signature.get(..64).context("a short signature")?)?;
+        let good = Secp256k1::verification_only().verify_schnorr(&raw, &message, &key);
+        good.with_context(|| format!("the signature of input {number} is not over what was asked"))?;
     }
     Ok(())
 }
