@@ -112,7 +112,7 @@ fn commands_and_reports() {
     ];
     for (n, action) in actions.into_iter().enumerate() {
         let signer = PublicKey::from(key(1).verifying_key()).to_bytes();
-        let command = Command { signer, network: "regtest".into(), serial: 7, expires: 1_800_000_100, action };
+        let command = Command { signer, network: "regtest".into(), serial: 7, expires: 1_800_000_100, base: None, action };
         let mut signed = SignedCommand::new(command);
         signed.sign(&key(1)).unwrap();
         signed.sign(&key(2)).unwrap();
