@@ -15,6 +15,7 @@ mod lock_file;
 mod state;
 mod store;
 mod tables;
+mod upgrade;
 mod verify;
 mod writer;
 

@@ -1,6 +1,10 @@
 //! One process for one state folder.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,11 +19,21 @@ pub(super) struct LockFile {
 impl LockFile {
     pub(super) fn take(folder: &Path) -> Result<Self, LedgerError> {
         let path = folder.join("ledger.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::InUse(folder.into())),
-            Err(e) => Err(LedgerError::Io(e.into())),
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::InUse { folder: folder.into(), pid: holder(file) }),
+            Err(e) => return Err(LedgerError::Io(e.into())),
         }
+        // For whoever comes second. Only the lock counts: a full disk is no reason not to run.
+        let _ = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+        Ok(Self { _file: file })
     }
+}
+
+/// The number that the holder wrote.
+fn holder(file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }

@@ -11,14 +11,14 @@ use super::{
     lock_file::LockFile,
     state::State,
     tables::{self, sql},
+    upgrade::{NEWEST, OLDEST, upgrade},
+    verify::check_start,
 };
 
 /// Name of the file in the state folder.
 pub(super) const FILE: &str = "ledger.db";
 /// `PRAGMA application_id`: "PSTN".
 const APPLICATION: i64 = 0x5053_544e;
-/// `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
 
 /// Makes an empty ledger.
 pub(super) fn create(folder: &Path) -> Result<(), LedgerError> {
@@ -43,7 +43,7 @@ pub(super) fn create(folder: &Path) -> Result<(), LedgerError> {
     let transaction = db.unchecked_transaction()?;
     transaction.execute_batch(tables::SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.pragma_update(None, "user_version", NEWEST)?;
     let mut state = State::default();
     append(&transaction, NOTHING, &Entry::Created(identity), &mut state)?;
     tables::store(&transaction, &state, None)?;
@@ -89,11 +89,14 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
     }
     let db = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    check_format(&db, &file)?;
-    Ok(db)
+    match check_format(&db, &file)? {
+        NEWEST => Ok(db),
+        found => Err(LedgerError::Older { path: file, found, known: NEWEST }),
+    }
 }
 
-fn check_format(db: &Connection, path: &Path) -> Result<(), LedgerError> {
+/// Which format it is of; one that this program can read or bring up to date.
+fn check_format(db: &Connection, path: &Path) -> Result<i64, LedgerError> {
     let not = |what: String| LedgerError::NotALedger { path: path.into(), what };
     // The first thing that is read. A disk that fails says nothing about what is on it.
     let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|e| match e.sqlite_error_code() {
@@ -104,10 +107,11 @@ fn check_format(db: &Connection, path: &Path) -> Result<(), LedgerError> {
         return Err(not(format!("its application id is {application:#x}")));
     }
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version != SCHEMA_VERSION {
-        return Err(LedgerError::Schema { path: path.into(), found: version, known: SCHEMA_VERSION });
+    if (OLDEST..=NEWEST).contains(&version) {
+        Ok(version)
+    } else {
+        Err(LedgerError::Schema { path: path.into(), found: version, known: NEWEST })
     }
-    Ok(())
 }
 
 /// Sets a pragma and reads it back.
@@ -138,7 +142,8 @@ impl Store {
             return Err(LedgerError::Missing(path));
         }
         let lock = LockFile::take(folder)?;
-        let (db, head, state) = connect(folder)?;
+        let (db, head, state) = connect(folder).map_err(LedgerError::name_damage)?;
+        check_start(&db, head, &state).map_err(LedgerError::name_damage)?;
         Ok(Self { folder: folder.into(), db, head, state, _lock: lock })
     }
 
@@ -196,13 +201,16 @@ fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
     let path = folder.join(FILE);
     let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    check_format(&db, &path)?;
+    let version = check_format(&db, &path)?;
     setting(&db, "journal_mode", "WAL", "wal")?;
     setting(&db, "synchronous", "FULL", "2")?;
     // The sandbox has no folder for temporary files.
     setting(&db, "temp_store", "MEMORY", "2")?;
     db.set_prepared_statement_cache_capacity(32);
     fold_in(&db)?;
+    if version != NEWEST {
+        upgrade(&db, version)?;
+    }
     let (seq, hash) =
         db.query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     let head = Head { seq: u64::try_from(seq).unwrap_or(0), hash };

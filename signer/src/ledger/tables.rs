@@ -110,6 +110,11 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError>
             kin.shared = true;
         }
     }
+    if let Some(repeat) = &kin.repeat {
+        let noted = charge(db, repeat.charge)?;
+        let same = noted.txid == plan.unsigned_txid().to_byte_array() && noted.wallet == plan.wallet();
+        believe(same && noted.outflow_sat == repeat.outflow_sat, repeat.charge)?;
+    }
     if kin.repeat.is_some() || kin.shared {
         return Ok(kin);
     }
@@ -134,10 +139,19 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError>
     found.sort_by_key(|(family, _)| std::cmp::Reverse(family.charge_sat));
     found.truncate(FAMILIES_MAX);
     for (mut family, leader) in found {
-        family.leader_spends = charge(db, leader)?.outpoints().collect();
+        let noted = charge(db, leader)?;
+        let (FamilyEntry::Founds(input) | FamilyEntry::Joins(_, input)) = noted.family;
+        let same = noted.wallet == plan.wallet() && noted.outpoint(input) == Some(&to_bytes(&family.outpoint)[..]);
+        believe(same && noted.outflow_sat == family.charge_sat, leader)?;
+        family.leader_spends = noted.outpoints().collect();
         kin.families.push(family);
     }
     Ok(kin)
+}
+
+/// A row is believed when the journal's entry that it points at says the same.
+fn believe(same: bool, seq: u64) -> Result<(), LedgerError> {
+    if same { Ok(()) } else { Err(LedgerError::Damaged { seq, what: "a row about it says something else".into() }) }
 }
 
 /// A charge from the journal.

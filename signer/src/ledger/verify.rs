@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use postern_protocol::canonical;
 use rusqlite::{Connection, types::Value};
 
 use super::{
     Head, LedgerError,
-    entry::{Entry, Hash},
+    entry::{Entry, Hash, RebaseEntry, chain},
     state::{State, Totals},
     store::{self, NOTHING},
     tables,
@@ -54,6 +55,44 @@ pub(super) fn check(db: &Connection) -> Result<Report, LedgerError> {
     again.execute_batch(tables::SCHEMA)?;
     again.execute_batch("BEGIN")?;
     let mut state = State::default();
+    let head = follow(db, |seq, entry| {
+        tables::derive(&again, seq, entry)?;
+        state.apply(entry);
+        Ok(())
+    })?;
+    tables::store(&again, &state, None)?;
+    for (table, query) in tables::DERIVED {
+        compare(db, &again, table, query, head.seq)?;
+    }
+    Ok(Report { head, totals: state.totals() })
+}
+
+/// What a start looks at: every page, the whole chain, the small state, every serial. The rows of single charges are compared with
+/// the journal when they are used ([`tables::kin`]), and by [`verify`].
+pub(super) fn check_start(db: &Connection, head: Head, state: &State) -> Result<(), LedgerError> {
+    check_pages(db)?;
+    let mut again = State::default();
+    let end = follow(db, |seq, entry| {
+        again.apply(entry);
+        match entry {
+            Entry::Commanded(serial, ..) | Entry::Rebased(RebaseEntry { serial, .. }) if !tables::is_used(db, *serial)? => {
+                Err(LedgerError::Damaged { seq, what: format!("its serial {serial} is not among the used ones") })
+            }
+            _ => Ok(()),
+        }
+    })?;
+    let damaged = |what: &str| Err(LedgerError::Damaged { seq: end.seq, what: what.into() });
+    if end != head {
+        return damaged("the journal does not end where its last entry is");
+    }
+    if again != *state {
+        return damaged("the stored sums and limits do not follow from the journal");
+    }
+    Ok(())
+}
+
+/// Gives every entry to `each`, in order, and checks the chain. Returns its end.
+pub(super) fn follow(db: &Connection, mut each: impl FnMut(u64, &Entry) -> Result<(), LedgerError>) -> Result<Head, LedgerError> {
     let mut head = NOTHING;
     walk(db, 0, |row| {
         let seq = head.seq.saturating_add(1);
@@ -63,17 +102,15 @@ pub(super) fn check(db: &Connection) -> Result<Report, LedgerError> {
         if row.prev_hash != head.hash {
             return Err(LedgerError::Damaged { seq, what: "it does not continue the entry before it".into() });
         }
-        head = store::append(&again, head, &row.entry, &mut state)?;
-        if head.hash != row.hash || row.kind != row.entry.kind() {
+        let hash = chain(seq, &head.hash, row.entry.kind(), &canonical::to_vec(&row.entry));
+        if hash != row.hash || row.kind != row.entry.kind() {
             return Err(LedgerError::Damaged { seq, what: "its hash is not the hash of its content".into() });
         }
+        head = Head { seq, hash };
+        each(seq, &row.entry)?;
         Ok(true)
     })?;
-    tables::store(&again, &state, None)?;
-    for (table, query) in tables::DERIVED {
-        compare(db, &again, table, query, head.seq)?;
-    }
-    Ok(Report { head, totals: state.totals() })
+    Ok(head)
 }
 
 /// Gives every entry from number `from` on to `each`, until it says false.
@@ -115,7 +152,7 @@ fn walk(db: &Connection, from: u64, mut each: impl FnMut(Row) -> Result<bool, Le
     Ok(())
 }
 
-/// SQLite's own check of the file's pages and indexes.
+/// SQLite's own check of the file's pages.
 fn check_pages(db: &Connection) -> Result<(), LedgerError> {
     let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { Err(LedgerError::Damaged { seq: 0, what: found }) }

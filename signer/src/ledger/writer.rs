@@ -278,8 +278,8 @@ impl Writer {
     fn signatures(&self, charge: u64) -> Result<Option<Vec<InputSignature>>, LedgerError> {
         let Some(seq) = tables::signatures(&self.store.db, charge)? else { return Ok(None) };
         match tables::entry(&self.store.db, seq)? {
-            Some(Entry::Signed(_, signatures)) => Ok(Some(signatures)),
-            _ => Err(LedgerError::Damaged { seq, what: "it should be signatures".into() }),
+            Some(Entry::Signed(of, signatures)) if of == charge => Ok(Some(signatures)),
+            _ => Err(LedgerError::Damaged { seq, what: format!("it should be the signatures of charge {charge}") }),
         }
     }
 

@@ -6,6 +6,8 @@
 mod day;
 mod disk;
 mod failing;
+mod pages;
 mod plans;
 mod power;
+mod versions;
 mod vfs;

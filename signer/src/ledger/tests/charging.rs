@@ -148,8 +148,8 @@ fn a_second_process_is_refused() {
     let folder = folder();
     let ledger = open(&folder, rules(Limits::default()));
     let second = Ledger::open(options(&folder, rules(Limits::default())), Box::new(NoAnchor));
-    assert!(matches!(second, Err(LedgerError::InUse(_))));
-    assert!(matches!(Ledger::create(folder.path()), Err(LedgerError::InUse(_))));
+    assert!(matches!(second, Err(LedgerError::InUse { .. })));
+    assert!(matches!(Ledger::create(folder.path()), Err(LedgerError::InUse { .. })));
     drop(ledger);
     drop(open(&folder, rules(Limits::default())));
 }
