@@ -99,7 +99,7 @@ fn hsm(keystore: &Pkcs11Keystore) {
 }
 
 fn seed(keystore: &Pkcs11Keystore) {
-    keystore.create_seed("tree", Network::Regtest).unwrap();
+    keystore.create_seed("tree", Network::Regtest, None).unwrap();
     let account: DerivationPath = "m/84h/1h/0h".parse().unwrap();
     let account = keystore.account_key("tree", Network::Regtest, &account).unwrap();
     let keys = BoundKeys::Seed { accounts: vec![account.clone()] };

@@ -9,6 +9,7 @@ mod canonical;
 mod check;
 mod destination;
 mod file;
+mod keystore;
 mod machine;
 mod policy_text;
 mod protections;
@@ -26,12 +27,13 @@ pub use postern_protocol::config_file::ConfigError;
 use postern_protocol::{config_file, key};
 
 pub use self::{
-    file::{AnchorKind, Disclose, KeystoreKind, KeystoreTable, OnForgery, OnMissing, SandboxTable, SocketTable, TokenTable},
-    value::{FrameMax, Gap, InFlight, PoolMax, SecretTable, Sessions},
+    file::{AnchorKind, Disclose, OnForgery, OnMissing, SandboxTable, SocketTable},
+    keystore::{KeystoreKind, KeystoreTable, Pkcs11Table, TokenTable, TpmTable},
+    value::{FrameMax, Gap, InFlight, NvIndex, PoolMax, SecretTable, Sessions},
 };
 use crate::{
     daemon::logs,
-    keystore::{BoundKeys, PinSource, Pkcs11Config},
+    keystore::{BoundKeys, KeystoreConfig, PinSource, Pkcs11Config, TpmConfig},
     policy::rules::{Limits, PolicyRules, Raise, SpendRules, WalletPolicy},
     sandbox::{Allowances, softhsm},
     wallet::{Wallet, WalletError, WalletKind},
@@ -77,8 +79,10 @@ pub struct Config {
 pub struct Anchor {
     /// Where it is.
     pub kind: AnchorKind,
-    /// For `pkcs11`: the keystore whose token holds it.
+    /// For `pkcs11` and `tpm`: the keystore whose token or TPM holds it.
     pub keystore: Option<String>,
+    /// For `tpm`: the NV index.
+    pub nv_index: Option<u32>,
     /// By how much the bound is raised at a time.
     pub lease_sat: Option<u64>,
 }
@@ -165,19 +169,26 @@ impl Config {
 
     /// What a keystore is opened with.
     #[must_use]
-    pub fn pkcs11(&self, name: &str) -> Option<Pkcs11Config> {
+    pub fn keystore(&self, name: &str) -> Option<KeystoreConfig> {
         let table = self.keystores.get(name)?;
-        Some(Pkcs11Config {
-            name: name.to_owned(),
-            module: table.module.get_ref().clone(),
-            token_label: table.token.label.clone(),
-            token_serial: table.token.serial.clone(),
-            pin: match table.pin.get_ref().source() {
-                PinSource::File(path) => PinSource::File(self.source.beside(path)),
-                PinSource::Credential(name) => PinSource::Credential(name.clone()),
-            },
-            sessions: table.sessions.0,
-            state: self.state.clone(),
+        let secret = match table.secret().1.get_ref().source() {
+            PinSource::File(path) => PinSource::File(self.source.beside(path)),
+            PinSource::Credential(name) => PinSource::Credential(name.clone()),
+        };
+        let (name, state) = (name.to_owned(), self.state.clone());
+        Some(match table {
+            KeystoreTable::Pkcs11(table) => KeystoreConfig::Pkcs11(Pkcs11Config {
+                name,
+                module: table.module.get_ref().clone(),
+                token_label: table.token.label.clone(),
+                token_serial: table.token.serial.clone(),
+                pin: secret,
+                sessions: table.sessions.0,
+                state,
+            }),
+            KeystoreTable::Tpm(table) => {
+                KeystoreConfig::Tpm(TpmConfig { name, tcti: table.tcti.get_ref().clone(), pcrs: table.pcrs.clone(), auth: secret, state })
+            }
         })
     }
 
@@ -188,7 +199,8 @@ impl Config {
         let mut read_write = beside(&self.sandbox.read_write);
         let mut read = beside(&self.sandbox.read);
         read_write.push(self.state.clone());
-        if self.keystores.values().any(|table| softhsm::is_module(table.module.get_ref()))
+        read_write.extend(self.keystores.values().filter_map(|table| table.tpm()?.tcti.get_ref().device().map(Path::to_owned)));
+        if self.keystores.values().any(KeystoreTable::is_softhsm)
             && let Some(places) = softhsm::places()
         {
             read_write.push(places.tokens);

@@ -9,6 +9,7 @@
 //! | `hsm` | `keystore/hsm.rs` | born in the token, never extractable |
 //! | `pool` | `keystore/pool.rs` | born in the token, wrapped out under a token key, unwrapped into a session to sign |
 //! | `seed` | `keystore/seed.rs` | a BIP-32 seed, encrypted by a token key; in locked memory while the token is there |
+//! | `seed` | `keystore/tpm.rs` | the same, sealed by a TPM to what was booted |
 
 mod backoff;
 mod binding;
@@ -17,11 +18,13 @@ mod config;
 mod core;
 mod derive;
 mod durable;
+mod entropy;
 mod error;
 mod fault;
 mod hsm;
 mod label;
 mod module;
+mod opened;
 mod pin;
 mod pkcs11;
 mod pool;
@@ -29,6 +32,7 @@ mod pool_file;
 mod seed;
 mod signature;
 mod supervisor;
+mod tpm;
 mod witness;
 mod work;
 
@@ -38,10 +42,13 @@ use postern_protocol::reply::{InputSignature, KeystoreStatus};
 pub(crate) use self::signature::answers;
 pub use self::{
     binding::{AccountKey, BoundKeys, WalletBinding},
-    config::{PinSource, Pkcs11Config, SESSIONS_DEFAULT},
+    config::{KeystoreConfig, PinSource, Pkcs11Config, SESSIONS_DEFAULT, TpmConfig},
+    entropy::{ROLLS_MIN, TYPED_MIN, TypedEntropy, TypedEntropyError},
     error::KeystoreError,
     label::{LABEL_MAX, TokenLabel},
-    pkcs11::{LoadedKeystore, Pkcs11Keystore},
+    opened::{LoadedKeystore, OpenKeystore},
+    pkcs11::Pkcs11Keystore,
+    tpm::TpmKeystore,
 };
 use crate::{analysis::SigningTask, ledger::Charged};
 

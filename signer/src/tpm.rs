@@ -35,7 +35,7 @@ pub use self::{
     connection::Connection,
     error::TpmError,
     nv::NvArea,
-    pcr::{PcrSet, PcrValues},
+    pcr::{PcrSet, PcrValues, pcr_meaning},
     seal::Sealed,
     tcti::{Tcti, TctiError},
 };

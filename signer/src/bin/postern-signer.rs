@@ -1,7 +1,8 @@
 //! The daemon's program; all of it is in the library.
 
-use postern_signer::cli;
+use postern_signer::{cli, tpm};
 
 fn main() -> std::process::ExitCode {
+    tpm::quieten_library();
     cli::main::<cli::SignerCli>(std::env::args_os())
 }

@@ -25,6 +25,8 @@ struct Policy<'a> {
     raise_by_command: bool,
     limits: LimitsForm,
     anchor_keystore: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor_nv_index: Option<u32>,
     lease_sat: Option<u64>,
     keystores: Vec<KeystoreForm<'a>>,
     wallets: Vec<WalletForm<'a>>,
@@ -41,11 +43,10 @@ struct LimitsForm {
 }
 
 #[derive(Serialize)]
-struct KeystoreForm<'a> {
-    name: &'a str,
-    module: String,
-    label: &'a str,
-    serial: &'a str,
+#[serde(untagged)]
+enum KeystoreForm<'a> {
+    Pkcs11 { name: &'a str, module: String, label: &'a str, serial: &'a str },
+    Tpm { name: &'a str, tcti: String, pcrs: Vec<u8> },
 }
 
 #[derive(Serialize)]
@@ -82,8 +83,9 @@ impl Config {
             limits: limits(&self.limits),
             anchor_keystore: match self.anchor.kind {
                 AnchorKind::None => None,
-                AnchorKind::Pkcs11 => self.anchor.keystore.as_deref(),
+                AnchorKind::Pkcs11 | AnchorKind::Tpm => self.anchor.keystore.as_deref(),
             },
+            anchor_nv_index: self.anchor.nv_index,
             lease_sat: self.anchor.lease_sat,
             keystores: self.keystores.iter().map(|(name, table)| keystore(name, table)).collect(),
             wallets: self.wallets.iter().map(|(name, table)| wallet(name, table)).collect(),
@@ -110,8 +112,13 @@ fn limits(limits: &Limits) -> LimitsForm {
 }
 
 fn keystore<'a>(name: &'a str, table: &'a KeystoreTable) -> KeystoreForm<'a> {
-    let module = table.module.get_ref().to_string_lossy().into_owned();
-    KeystoreForm { name, module, label: &table.token.label, serial: &table.token.serial }
+    match table {
+        KeystoreTable::Pkcs11(table) => {
+            let module = table.module.get_ref().to_string_lossy().into_owned();
+            KeystoreForm::Pkcs11 { name, module, label: &table.token.label, serial: &table.token.serial }
+        }
+        KeystoreTable::Tpm(table) => KeystoreForm::Tpm { name, tcti: table.tcti.get_ref().to_string(), pcrs: table.pcrs.iter().collect() },
+    }
 }
 
 fn wallet<'a>(name: &'a str, table: &'a WalletConfig) -> WalletForm<'a> {

@@ -8,12 +8,16 @@ use serde_spanned::Spanned;
 use super::{
     Anchor, Config, Managers,
     file::{AnchorKind, AnchorTable, CommandsTable, File, LimitsTable},
+    keystore::{self, KeystoreKind, KeystoreTable},
     source::Source,
     wallet::WalletChecker,
 };
-use crate::policy::{
-    RATES_MAX,
-    rules::{Limits, Rate},
+use crate::{
+    anchor::NV_INDEX_DEFAULT,
+    policy::{
+        RATES_MAX,
+        rules::{Limits, Rate},
+    },
 };
 
 /// Most managers: more would not fit a command of 700 bytes.
@@ -23,7 +27,7 @@ const MANAGERS_MAX: usize = 7;
 pub(super) fn check(source: Source, file: File) -> Result<Config, ConfigError> {
     let mut keystores = BTreeMap::new();
     for (name, table) in file.keystore {
-        keystores.insert(self::name(&source, &name)?, table);
+        keystores.insert(self::name(&source, &name)?, keystore::check(&source, table)?);
     }
     let mut config = Config {
         path: source.path().into(),
@@ -35,7 +39,7 @@ pub(super) fn check(source: Source, file: File) -> Result<Config, ConfigError> {
         socket_terms: file.socket,
         raise: file.limits.raise.as_ref().map(|raise| raise.get_ref().0).unwrap_or_default(),
         limits: limits(&source, &file.limits)?,
-        anchor: anchor(&source, file.anchor, &keystores.keys().map(String::as_str).collect())?,
+        anchor: anchor(&source, file.anchor, &keystores)?,
         sandbox: file.sandbox,
         keystores,
         wallets: BTreeMap::new(),
@@ -87,20 +91,39 @@ pub(super) fn limits(source: &Source, table: &LimitsTable) -> Result<Limits, Con
     Ok(Limits { rates: rates.collect::<Result<_, _>>()?, total_sat: table.total.map(|total| total.0) })
 }
 
-fn anchor(source: &Source, table: Option<AnchorTable>, keystores: &BTreeSet<&str>) -> Result<Anchor, ConfigError> {
-    let Some(AnchorTable { kind, keystore, lease }) = table else { return Ok(Anchor::default()) };
-    match (kind.get_ref(), &keystore) {
-        (AnchorKind::None, Some(name)) => {
+fn anchor(source: &Source, table: Option<AnchorTable>, keystores: &BTreeMap<String, KeystoreTable>) -> Result<Anchor, ConfigError> {
+    let Some(AnchorTable { kind, keystore, index, lease }) = table else { return Ok(Anchor::default()) };
+    let wanted = match kind.get_ref() {
+        AnchorKind::None => None,
+        AnchorKind::Pkcs11 => Some((KeystoreKind::Pkcs11, "pkcs11", "the token that holds it")),
+        AnchorKind::Tpm => Some((KeystoreKind::Tpm, "tpm", "the TPM that holds it")),
+    };
+    match (wanted, &keystore) {
+        (None, Some(name)) => {
             let problem = "an anchor of kind \"none\" is in no keystore; remove this key, or write kind = \"pkcs11\"";
             return Err(source.at(name.span(), problem));
         }
-        (AnchorKind::Pkcs11, None) => {
-            return Err(source.at(kind.span(), "an anchor of kind \"pkcs11\" needs keystore = \"NAME\": the token that holds it"));
+        (Some((_, word, what)), None) => {
+            return Err(source.at(kind.span(), format!("an anchor of kind \"{word}\" needs keystore = \"NAME\": {what}")));
         }
-        (AnchorKind::Pkcs11, Some(name)) => known_keystore(source, name, keystores)?,
-        (AnchorKind::None, None) => {}
+        (Some((wanted, word, _)), Some(name)) => {
+            known_keystore(source, name, &keystores.keys().map(String::as_str).collect())?;
+            if keystores.get(name.get_ref()).is_some_and(|table| table.kind() != wanted) {
+                let problem =
+                    format!("[keystore.{}] is of another kind; an anchor of kind \"{word}\" needs one of that kind", name.get_ref());
+                return Err(source.at(name.span(), problem));
+            }
+        }
+        (None, None) => {}
     }
-    Ok(Anchor { kind: kind.into_inner(), keystore: keystore.map(Spanned::into_inner), lease_sat: lease.map(|lease| lease.0) })
+    if let Some(index) = &index
+        && *kind.get_ref() != AnchorKind::Tpm
+    {
+        return Err(source.at(index.span(), "only an anchor of kind \"tpm\" has an `index`; remove this key"));
+    }
+    let kind = kind.into_inner();
+    let nv_index = (kind == AnchorKind::Tpm).then(|| index.map_or(NV_INDEX_DEFAULT, |index| index.into_inner().0));
+    Ok(Anchor { kind, keystore: keystore.map(Spanned::into_inner), nv_index, lease_sat: lease.map(|lease| lease.0) })
 }
 
 pub(super) fn known_keystore(source: &Source, name: &Spanned<String>, known: &BTreeSet<&str>) -> Result<(), ConfigError> {

@@ -8,8 +8,11 @@ use postern_protocol::{frame::FRAME_MAX, key};
 use serde::{Deserialize, Deserializer, de};
 use serde_spanned::Spanned;
 
-use super::value::{FeeRate, FingerprintText, FrameMax, Gap, InFlight, Millis, PoolMax, PublicKeyText, Sat, SecretTable, Sessions, Share};
-use crate::{keystore::SESSIONS_DEFAULT, policy::rules::Raise, wallet::WalletKind};
+use super::{
+    keystore::KeystoreFile,
+    value::{FeeRate, FingerprintText, FrameMax, Gap, InFlight, Millis, NvIndex, PoolMax, PublicKeyText, Sat, Share},
+};
+use crate::{policy::rules::Raise, wallet::WalletKind};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -30,7 +33,7 @@ pub(super) struct File {
     pub(super) sandbox: SandboxTable,
     /// Where keys are.
     #[serde(default)]
-    pub(super) keystore: BTreeMap<Spanned<String>, KeystoreTable>,
+    pub(super) keystore: BTreeMap<Spanned<String>, KeystoreFile>,
     /// What is spent from, and how.
     #[serde(default)]
     pub(super) wallet: BTreeMap<Spanned<String>, WalletTable>,
@@ -120,10 +123,12 @@ pub(super) struct RateTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnchorTable {
-    /// `none` or `pkcs11`.
+    /// `none`, `pkcs11` or `tpm`.
     pub(super) kind: Spanned<AnchorKind>,
-    /// For `pkcs11`: the keystore whose token holds it.
+    /// For `pkcs11` and `tpm`: the keystore whose token or TPM holds it.
     pub(super) keystore: Option<Spanned<String>>,
+    /// For `tpm`: the NV index.
+    pub(super) index: Option<Spanned<NvIndex>>,
     /// By how much the bound is raised at a time, and so what a crash may burn.
     pub(super) lease: Option<Sat>,
 }
@@ -137,6 +142,8 @@ pub enum AnchorKind {
     None,
     /// An object on a PKCS#11 token.
     Pkcs11,
+    /// A TPM's non-volatile memory.
+    Tpm,
 }
 
 /// `[sandbox]`
@@ -164,45 +171,6 @@ pub enum OnMissing {
     Warn,
     /// The signer does not start.
     Refuse,
-}
-
-/// `[keystore.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeystoreTable {
-    /// `pkcs11`
-    pub kind: KeystoreKind,
-    /// The vendor's PKCS#11 library.
-    pub module: Spanned<PathBuf>,
-    /// The token.
-    pub token: TokenTable,
-    /// Where the user PIN is.
-    pub pin: Spanned<SecretTable>,
-    /// Sessions (and worker threads).
-    #[serde(default = "sessions_default")]
-    pub sessions: Sessions,
-}
-
-fn sessions_default() -> Sessions {
-    Sessions(SESSIONS_DEFAULT)
-}
-
-/// Kinds of keystore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeystoreKind {
-    /// A PKCS#11 token.
-    Pkcs11,
-}
-
-/// A token, known by label and serial number, never by slot.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenTable {
-    /// Its label.
-    pub label: String,
-    /// Its serial number.
-    pub serial: String,
 }
 
 /// `[wallet.NAME]`

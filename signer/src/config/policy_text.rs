@@ -7,7 +7,7 @@ use postern_protocol::{
     units::{format_amount_sat, format_duration_ms, format_fee_rate_sat_per_kvb, format_share_ppm},
 };
 
-use super::{AnchorKind, Config, OnForgery, WalletConfig, value::kind_name};
+use super::{AnchorKind, Config, KeystoreTable, OnForgery, WalletConfig, value::kind_name};
 use crate::policy::rules::{Destinations, Limits, Raise};
 
 /// Left off by choice, and listed by `check` all the same.
@@ -49,18 +49,31 @@ impl Config {
         }
         match (self.anchor.kind, &self.anchor.keystore) {
             (AnchorKind::Pkcs11, Some(keystore)) => writeln!(out, "  The ledger is anchored on the token of keystore `{keystore}`.")?,
+            (AnchorKind::Tpm, Some(keystore)) => {
+                let index = self.anchor.nv_index.unwrap_or_default();
+                writeln!(out, "  The ledger is anchored in the memory of the TPM of keystore `{keystore}`, NV index {index:#010x}.")?;
+            }
             _ => writeln!(out, "  The ledger has no anchor: rates start empty at each start.")?,
         }
         if let Some(lease) = self.anchor.lease_sat {
             writeln!(out, "  The anchor is raised by {} at a time; a crash burns at most that.", format_amount_sat(lease))?;
         }
         for (name, table) in &self.keystores {
-            let module = table.module.get_ref().display();
-            writeln!(
-                out,
-                "Keystore `{name}`: the token `{}` with the serial number {}, through {module}.",
-                table.token.label, table.token.serial
-            )?;
+            match table {
+                KeystoreTable::Pkcs11(table) => writeln!(
+                    out,
+                    "Keystore `{name}`: the token `{}` with the serial number {}, through {}.",
+                    table.token.label,
+                    table.token.serial,
+                    table.module.get_ref().display()
+                )?,
+                KeystoreTable::Tpm(table) if table.pcrs.is_empty() => {
+                    writeln!(out, "Keystore `{name}`: the TPM at {}, whatever was booted.", table.tcti.get_ref())?;
+                }
+                KeystoreTable::Tpm(table) => {
+                    writeln!(out, "Keystore `{name}`: the TPM at {}; seeds are sealed to its PCRs {}.", table.tcti.get_ref(), table.pcrs)?;
+                }
+            }
         }
         write_people(out, "Gates, who may ask for signatures", &self.socket_terms.gates)?;
         write_people(out, "Operators, who may see everything", &self.socket_terms.operators)?;

@@ -1,10 +1,9 @@
 //! Which protections a configuration turns on, and which it leaves off.
 
-use super::{AnchorKind, Config, Disclose, OnForgery};
+use super::{AnchorKind, Config, Disclose, KeystoreTable, OnForgery};
 use crate::{
     policy::rules::{Destinations, Raise},
     protection::Protection,
-    sandbox::softhsm,
 };
 
 impl Config {
@@ -79,16 +78,28 @@ impl Config {
             let words = "no [anchor]: a ledger restored from an old copy is not noticed, and the rates start empty at each start";
             return vec![Protection::off(name, words)];
         };
-        let soft = self.keystores.get(keystore).is_some_and(|table| softhsm::is_module(table.module.get_ref()));
-        vec![
-            Protection::on(name, format!("a ledger put back from an old copy is noticed by the token of keystore `{keystore}`")),
-            Protection::new(
-                "anchor-in-hardware",
-                !soft,
-                "the anchor is in the token, which cannot be copied and put back",
-                "the anchor is on a SoftHSM token, which is files: whoever puts an old disk back puts the old anchor back with it",
-            ),
-        ]
+        let noticed = |what: &str| {
+            Protection::on(name, format!("a ledger put back from an old copy is noticed by the {what} of keystore `{keystore}`"))
+        };
+        let in_hardware = "anchor-in-hardware";
+        match self.keystores.get(keystore) {
+            // What the TPM is can be asked: `check_machine` does.
+            Some(KeystoreTable::Tpm(_)) => {
+                vec![
+                    noticed("TPM"),
+                    Protection::on(in_hardware, "the anchor is in the TPM's memory, which a chip does not let be copied and put back"),
+                ]
+            }
+            table => vec![
+                noticed("token"),
+                Protection::new(
+                    in_hardware,
+                    !table.is_some_and(KeystoreTable::is_softhsm),
+                    "the anchor is in the token, which cannot be copied and put back",
+                    "the anchor is on a SoftHSM token, which is files: whoever puts an old disk back puts the old anchor back with it",
+                ),
+            ],
+        }
     }
 
     /// Whether a total holds for everything.

@@ -63,7 +63,7 @@ fn a_good_file_is_read_with_its_units() {
     assert_eq!(config.raise, Raise::Command);
     let wallet = &config.wallets["hot"];
     assert_eq!(wallet.rules.fee.max_share_ppm, Some(50_000));
-    assert_eq!(config.pkcs11("hsm").unwrap().token_serial, "0123");
+    assert!(matches!(config.keystore("hsm"), Some(KeystoreConfig::Pkcs11(hsm)) if hsm.token_serial == "0123"));
     let text = good().replace("[limits]", "[socket]\nframe_max = \"1 MiB\"\n[limits]");
     assert_eq!(parse(&text).unwrap().socket_terms.frame_max.0, 1_048_576);
 }

@@ -33,6 +33,7 @@ ranged! {
     Sessions, usize, (1..=64), "a number from 1 to 64";
     Gap, u32, (1..=100_000), "a number from 1 to 100000";
     PoolMax, u32, (1..=1_000_000), "a number from 1 to 1000000";
+    NvIndex, u32, (0x0180_0000..=0x01bf_ffff), "one of the owner's NV indices, 0x01800000 to 0x01bfffff";
 }
 
 /// A text with a unit, read into the unit's integer.

@@ -7,7 +7,7 @@ use postern_protocol::config_file::ConfigError;
 use serde_spanned::Spanned;
 
 use super::{
-    Config, WalletConfig,
+    Config, KeystoreTable, WalletConfig,
     check::{known_keystore, limits},
     destination,
     file::WalletTable,
@@ -33,6 +33,12 @@ impl WalletChecker {
     pub(super) fn check(&mut self, config: &Config, name: &Spanned<String>, table: WalletTable) -> Result<WalletConfig, ConfigError> {
         let source = &config.source;
         known_keystore(source, &table.keystore, &config.keystores.keys().map(String::as_str).collect())?;
+        if let Some(KeystoreTable::Tpm(_)) = config.keystores.get(table.keystore.get_ref())
+            && table.kind != WalletKind::Seed
+        {
+            let problem = "a TPM has no secp256k1 and keeps seeds only; write kind = \"seed\", or name a keystore of kind \"pkcs11\"";
+            return Err(source.at(table.keystore.span(), problem));
+        }
         check_fitting_keys(source, name, &table)?;
         if let Some(raise) = &table.limits.raise {
             return Err(source.at(raise.span(), "`raise` belongs in [limits]: it holds for all wallets"));

@@ -1,6 +1,6 @@
 //! From the configuration to the daemon's parts: keystores are opened, wallets are made, users are looked up.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_spanned::Spanned;
 
@@ -11,10 +11,10 @@ use super::{
     users,
 };
 use crate::{
-    anchor::{Anchor, LabelAnchor, NoAnchor},
+    anchor::{Anchor, NoAnchor},
     command::Manager,
-    config::{AnchorKind, Config, Disclose, OnForgery},
-    keystore::{Keystore, LoadedKeystore, Pkcs11Keystore},
+    config::{Config, Disclose, OnForgery},
+    keystore::{KeystoreError, LoadedKeystore, OpenKeystore},
     wallet::WalletKind,
 };
 
@@ -38,7 +38,7 @@ impl Outside {
         let mut keystores = BTreeMap::new();
         for name in config.keystores.keys() {
             let table =
-                config.pkcs11(name).ok_or_else(|| StartError::KeystoreUnknown { what: "keystore".into(), keystore: name.clone() })?;
+                config.keystore(name).ok_or_else(|| StartError::KeystoreUnknown { what: "keystore".into(), keystore: name.clone() })?;
             let loaded = LoadedKeystore::load(table).map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
             keystores.insert(name.clone(), loaded);
         }
@@ -54,11 +54,14 @@ impl Parts {
     /// # Errors
     /// [`StartError`]: what is wrong, and in which table.
     pub fn new(config: &Config, outside: Outside) -> Result<Self, StartError> {
-        let mut keystores: BTreeMap<String, Pkcs11Keystore> = BTreeMap::new();
+        let mut keystores: BTreeMap<String, OpenKeystore> = BTreeMap::new();
         for (name, loaded) in outside.keystores {
-            let keystore = loaded.connect().map_err(|source| StartError::Keystore { keystore: name.clone(), source })?;
-            if let Err(e) = keystore.wait_ready(TOKEN_PATIENCE) {
-                log::error!(keystore = name.as_str(); "{e}");
+            let failed = |source| StartError::Keystore { keystore: name.clone(), source };
+            let keystore = loaded.connect().map_err(failed)?;
+            match keystore.wait_ready(TOKEN_PATIENCE).and_then(|()| keystore.prove_random()) {
+                Err(source @ KeystoreError::Random { .. }) => return Err(failed(source)),
+                Err(e) => log::error!(keystore = name.as_str(); "{e}"),
+                Ok(()) => {}
             }
             keystores.insert(name, keystore);
         }
@@ -72,13 +75,15 @@ impl Parts {
             wallets.push(WalletPart {
                 wallet,
                 rules: table.rules.clone(),
-                keystore: Arc::new(find(&format!("wallet.{name}"), &table.keystore)?),
+                keystore: find(&format!("wallet.{name}"), &table.keystore)?.shared(),
                 addresses_max: if table.kind == WalletKind::Pool { table.pool_max } else { ADDRESSES_MAX_DEFAULT },
             });
         }
-        let anchor: Box<dyn Anchor> = match (config.anchor.kind, &config.anchor.keystore) {
-            (AnchorKind::Pkcs11, Some(name)) => Box::new(LabelAnchor::new(find("anchor", name)?.label(&format!("anchor:{}", config.name)))),
-            _ => Box::new(NoAnchor),
+        let anchor: Box<dyn Anchor> = match &config.anchor.keystore {
+            Some(name) => find("anchor", name)?
+                .anchor(&config.name, config.anchor.nv_index)
+                .map_err(|source| StartError::Keystore { keystore: name.clone(), source })?,
+            None => Box::new(NoAnchor),
         };
 
         let terms = &config.socket_terms;
@@ -92,7 +97,7 @@ impl Parts {
             discloses: config.disclose == Disclose::Full,
             terms: Terms { in_flight: terms.max_in_flight.0, ..Terms::for_frames(terms.frame_max.0) },
             wallets,
-            keystores: keystores.into_values().map(|keystore| Arc::new(keystore) as Arc<dyn Keystore>).collect(),
+            keystores: keystores.into_values().map(|keystore| keystore.shared()).collect(),
             rules: config.policy_rules(),
             lease_sat: config.anchor.lease_sat,
             anchor,

@@ -8,13 +8,14 @@ pub fn to_journal() -> bool {
     systemd_journal_logger::connected_to_journal()
 }
 
-/// Starts logging, at the level that `RUST_LOG` names (error, warn, info, debug, trace), `info` without it.
+/// Starts logging, at the level that `RUST_LOG` names (error, warn, info, debug, trace), `info` without it; the TPM's library,
+/// which logs what we report ourselves, is silent then.
 ///
 /// # Errors
 /// In words, when the journal cannot be reached or somebody else logs already.
 pub fn start() -> Result<(), String> {
     if !to_journal() {
-        return env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        return env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,tss_esapi=off"))
             .try_init()
             .map_err(|e| format!("cannot log to stderr: {e}"));
     }

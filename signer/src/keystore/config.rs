@@ -1,6 +1,8 @@
-//! What a PKCS#11 keystore is opened with.
+//! What a keystore is opened with.
 
 use std::path::PathBuf;
+
+use crate::tpm::{PcrSet, Tcti};
 
 /// Sessions (and worker threads) when the configuration names no number.
 pub const SESSIONS_DEFAULT: usize = 4;
@@ -22,6 +24,30 @@ pub struct Pkcs11Config {
     pub sessions: usize,
     /// The signer's state folder: encrypted seeds, wrapped pool keys, and the lock for the module's initialisation.
     pub state: PathBuf,
+}
+
+/// One `[keystore.NAME]` of kind `tpm`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmConfig {
+    /// NAME.
+    pub name: String,
+    /// Where the TPM is.
+    pub tcti: Tcti,
+    /// Which PCRs new seeds are sealed to.
+    pub pcrs: PcrSet,
+    /// Where the secret is that its auth values are made from.
+    pub auth: PinSource,
+    /// The signer's state folder, with the sealed seeds.
+    pub state: PathBuf,
+}
+
+/// One `[keystore.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeystoreConfig {
+    /// `kind = "pkcs11"`
+    Pkcs11(Pkcs11Config),
+    /// `kind = "tpm"`
+    Tpm(TpmConfig),
 }
 
 /// Where a PIN is read from, once, when the keystore is opened.

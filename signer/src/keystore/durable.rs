@@ -16,6 +16,18 @@ use super::KeystoreError;
 /// # Errors
 /// [`KeystoreError::Exists`]; [`KeystoreError::Storage`].
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
+    write(path, bytes, RenameFlags::NOREPLACE)
+}
+
+/// Writes a file in the place of one that may exist: the old one or the new one is there, whatever happens.
+///
+/// # Errors
+/// [`KeystoreError::Storage`].
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
+    write(path, bytes, RenameFlags::empty())
+}
+
+fn write(path: &Path, bytes: &[u8], flags: RenameFlags) -> Result<(), KeystoreError> {
     let failed = |error: io::Error| storage(path, &error);
     let mut suffix = [0; 8];
     getrandom::fill(&mut suffix).map_err(|error| KeystoreError::Storage { path: path.into(), reason: error.to_string() })?;
@@ -26,7 +38,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> 
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        match rustix::fs::renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(CWD, &unfinished, CWD, path, flags) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::EXIST) => Err(KeystoreError::Exists { what: path.display().to_string() }),
             Err(error) => Err(failed(error.into())),
@@ -81,6 +93,18 @@ mod tests {
         assert_eq!(read(&path, 5).unwrap().unwrap(), b"first");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written is left");
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seed");
+        for content in [b"first".as_slice(), b"second"] {
+            replace(&path, content).unwrap();
+            assert_eq!(read(&path, 9).unwrap().unwrap(), content);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub enum KeystoreError {
         /// The object or file.
         what: String,
     },
-    /// The PKCS#11 module cannot be loaded. Mend `module` in the configuration.
-    #[error("PKCS#11 module {path}: {reason}", path = path.display())]
+    /// The library of token or TPM cannot be loaded. Mend `module` in the configuration, or install it.
+    #[error("library {path}: {reason}", path = path.display())]
     Module {
         /// The module.
         path: PathBuf,
@@ -93,6 +93,14 @@ pub enum KeystoreError {
         /// Its return value.
         reason: String,
     },
+    /// A source of randomness is visibly none. The daemon does not start, and no key is made.
+    #[error("keystore `{keystore}`: {reason}; no key can be made with that, and nothing that was can be trusted")]
+    Random {
+        /// Its name in the configuration.
+        keystore: String,
+        /// What was seen.
+        reason: String,
+    },
     /// No memory that is kept off the swap and out of core dumps. Raise the limit (`LimitMEMLOCK=`, `ulimit -l`).
     #[error("no locked memory for secrets: {reason}; raise LimitMEMLOCK (ulimit -l)")]
     Memory {
@@ -106,9 +114,12 @@ impl KeystoreError {
     #[must_use]
     pub const fn code(&self) -> RefusalCode {
         match self {
-            Self::Unavailable { .. } | Self::Module { .. } | Self::Storage { .. } | Self::Token { .. } | Self::Memory { .. } => {
-                RefusalCode::KeystoreUnavailable
-            }
+            Self::Unavailable { .. }
+            | Self::Module { .. }
+            | Self::Storage { .. }
+            | Self::Token { .. }
+            | Self::Random { .. }
+            | Self::Memory { .. } => RefusalCode::KeystoreUnavailable,
             Self::Pin { .. } | Self::PinSource { .. } => RefusalCode::KeystorePin,
             Self::KeyMismatch { .. } => RefusalCode::KeyMismatch,
             Self::KeyMissing { .. } | Self::Unsupported { .. } | Self::Exists { .. } => RefusalCode::KeyMissing,

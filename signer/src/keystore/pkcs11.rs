@@ -10,7 +10,7 @@ use bitcoin::{Network, PublicKey, bip32::DerivationPath};
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
 use super::{
-    AccountKey, BoundKeys, Keystore, KeystoreError, Pkcs11Config, TokenLabel, WalletBinding,
+    AccountKey, BoundKeys, Keystore, KeystoreError, Pkcs11Config, TokenLabel, TypedEntropy, WalletBinding,
     core::{Bound, Core, Link, Material},
     fault::Fault,
     hsm,
@@ -37,13 +37,13 @@ pub struct Pkcs11Keystore {
 
 /// A keystore whose library is loaded and whose PIN is read, and that has no thread yet: what it needed from outside the sandbox it
 /// has.
-pub struct LoadedKeystore {
+pub struct LoadedPkcs11 {
     config: Pkcs11Config,
     module: ModuleUser,
     pin: LockedBytes,
 }
 
-impl LoadedKeystore {
+impl LoadedPkcs11 {
     /// Loads the library and reads the PIN.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl Pkcs11Keystore {
         for wallet in &wallets {
             check_name(&wallet.wallet)?;
         }
-        LoadedKeystore::load(config)?.connect_with(wallets)
+        LoadedPkcs11::load(config)?.connect_with(wallets)
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -136,14 +136,23 @@ impl Pkcs11Keystore {
         self.core().run_once(move |token| hsm::create(token, &wallet))
     }
 
-    /// Makes the seed of a `seed` wallet from the token's and the kernel's randomness, encrypted by a new token key, and
-    /// writes it to the state folder.
+    /// Makes the seed of a `seed` wallet from the token's and the kernel's randomness and what was typed, encrypted by a new token
+    /// key, and writes it to the state folder.
     ///
     /// # Errors
     /// [`KeystoreError::Exists`] when there is one.
-    pub fn create_seed(&self, wallet: &str, network: Network) -> Result<(), KeystoreError> {
-        let (wallet, state) = (check_name(wallet)?.to_owned(), self.core().config.state.clone());
-        self.core().run_once(move |token| seed::create(token, &state, &wallet, network))
+    pub fn create_seed(&self, wallet: &str, network: Network, typed: Option<TypedEntropy>) -> Result<(), KeystoreError> {
+        let (wallet, name, state) = (check_name(wallet)?.to_owned(), self.core().config.name.clone(), self.core().config.state.clone());
+        self.core().run_once(move |token| seed::create(token, &name, &state, &wallet, network, typed.as_ref()))
+    }
+
+    /// The self-test of the randomness that new keys are made from.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Random`] when a source is none.
+    pub fn prove_random(&self) -> Result<(), KeystoreError> {
+        let name = self.core().config.name.clone();
+        self.core().run_once(move |token| seed::prove_random(token, &name))
     }
 
     /// Makes the wrapping key of a `pool` wallet in the token and an empty pool in the state folder.
@@ -339,7 +348,7 @@ impl std::fmt::Debug for Pkcs11Keystore {
 }
 
 /// Wallet names become file names and labels.
-fn check_name(wallet: &str) -> Result<&str, KeystoreError> {
+pub(super) fn check_name(wallet: &str) -> Result<&str, KeystoreError> {
     let fits = (1..=64).contains(&wallet.len()) && wallet.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     if fits {
         return Ok(wallet);

@@ -9,24 +9,22 @@ use cryptoki::{
 };
 use minicbor::{Decode, Encode};
 use postern_protocol::canonical;
-use sha2::{Digest as _, Sha512};
-use zeroize::Zeroize as _;
 
 use super::{
-    AccountKey, KeystoreError,
+    AccountKey, KeystoreError, TypedEntropy,
     call::{GCM_NONCE_LEN, GCM_TAG_LEN},
     derive::SeedKeys,
     durable,
+    entropy::{self, SEED_LEN},
     fault::Fault,
     hsm,
     work::Token,
 };
-use crate::secret::LockedBytes;
 
 /// What the seed is for: part of what the encryption authenticates.
 const PURPOSE: &str = "postern/seed/1";
-/// Length of a seed.
-const SEED_LEN: usize = 32;
+/// What the token's generator is called where sources are named.
+const GENERATOR: &str = "C_GenerateRandom";
 /// Largest file.
 const FILE_MAX: u64 = 4096;
 
@@ -46,10 +44,10 @@ struct SealedSeed {
     sealed: Vec<u8>,
 }
 
-/// Bound to the ciphertext: a file of another wallet or network does not open in its place.
-#[derive(Encode, Decode, PartialEq, Eq)]
+/// What a sealed seed is for, bound to it: a file of another wallet or network does not open in its place.
+#[derive(Clone, Encode, Decode, PartialEq, Eq)]
 #[cbor(map)]
-struct Associated {
+pub(super) struct Associated {
     #[n(0)]
     purpose: String,
     #[n(1)]
@@ -59,8 +57,22 @@ struct Associated {
 }
 
 impl Associated {
-    fn new(wallet: &str, network: Network) -> Self {
-        Self { purpose: PURPOSE.into(), wallet: wallet.into(), network: network.to_string() }
+    pub(super) fn new(purpose: &str, wallet: &str, network: Network) -> Self {
+        Self { purpose: purpose.into(), wallet: wallet.into(), network: network.to_string() }
+    }
+
+    pub(super) fn wallet(&self) -> &str {
+        &self.wallet
+    }
+
+    /// That a file is for what it is asked for.
+    pub(super) fn expect(&self, wanted: &Self, path: &Path) -> Result<(), KeystoreError> {
+        if self == wanted {
+            return Ok(());
+        }
+        let Associated { wallet, network, .. } = wanted;
+        let reason = format!("{} is for wallet `{}` on {}, not for `{wallet}` on {network}", path.display(), self.wallet, self.network);
+        Err(KeystoreError::KeyMismatch { wallet: wallet.clone(), reason })
     }
 }
 
@@ -74,7 +86,14 @@ fn key_label(wallet: &str) -> String {
 }
 
 /// Makes a seed and its token key, and writes the file. What is on disk has been opened again before this returns.
-pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network: Network) -> Result<(), Fault> {
+pub(super) fn create(
+    token: &mut Token<'_>,
+    keystore: &str,
+    state: &Path,
+    wallet: &str,
+    network: Network,
+    typed: Option<&TypedEntropy>,
+) -> Result<(), Fault> {
     let path = path(state, wallet);
     let label = key_label(wallet);
     if path.exists() {
@@ -109,8 +128,9 @@ pub(super) fn create(token: &mut Token<'_>, state: &Path, wallet: &str, network:
         ],
     )?;
     token.remember(key);
-    let seed = new_seed(token)?;
-    let associated = Associated::new(wallet, network);
+    let draw = |out: &mut [u8]| token.session.generate_random_slice(out);
+    let seed = entropy::new_seed(GENERATOR, draw, typed).map_err(|error| error.explain(keystore, Fault::from))?;
+    let associated = Associated::new(PURPOSE, wallet, network);
     let bound = canonical::to_vec(&associated);
     let mut nonce = [0; GCM_NONCE_LEN];
     getrandom::fill(&mut nonce).map_err(|error| Fault::call("getrandom", error.to_string()))?;
@@ -138,15 +158,8 @@ pub(super) fn open(token: &mut Token<'_>, state: &Path, wallet: &str, network: N
     let bytes = durable::read(&path, FILE_MAX)?.ok_or_else(|| missing(format!("there is no {}", path.display())))?;
     let file: SealedSeed =
         canonical::from_slice(&bytes).map_err(|error| mismatch(format!("{} is no sealed seed: {error}", path.display())))?;
-    let associated = Associated::new(wallet, network);
-    if file.associated != associated {
-        return Err(mismatch(format!(
-            "{} is for wallet `{}` on {}, not for `{wallet}` on {network}",
-            path.display(),
-            file.associated.wallet,
-            file.associated.network
-        )));
-    }
+    let associated = Associated::new(PURPOSE, wallet, network);
+    file.associated.expect(&associated, &path)?;
     // Malformed parameters crash modules: what the token is asked is checked here.
     if file.sealed.len() != SEED_LEN.saturating_add(GCM_TAG_LEN) || file.key_id.is_empty() || file.key_id.len() > 64 {
         return Err(mismatch(format!("{} is damaged", path.display())));
@@ -203,44 +216,7 @@ fn find_key(token: &Token<'_>, wallet: &str, id: &[u8]) -> Result<Option<ObjectH
     Ok(found.first().copied())
 }
 
-/// 32 bytes from the token's generator and 32 from the kernel's, hashed together: as good as the better of the two.
-fn new_seed(token: &Token<'_>) -> Result<LockedBytes, Fault> {
-    let mut random = LockedBytes::zeroed(96).map_err(Fault::memory)?;
-    let (from_token, rest) = random.split_at_mut(32);
-    let (again, from_kernel) = rest.split_at_mut(32);
-    token.session.generate_random_slice(from_token)?;
-    token.session.generate_random_slice(again)?;
-    if from_token == again || from_token.iter().all(|byte| *byte == 0) {
-        return Err(Fault::call("C_GenerateRandom", "the token's random bytes are not random"));
-    }
-    getrandom::fill(from_kernel).map_err(|error| Fault::call("getrandom", error.to_string()))?;
-    mix(&random).map_err(Fault::memory)
-}
-
-fn mix(random: &[u8]) -> Result<LockedBytes, crate::secret::LockedMemoryError> {
-    let mut hash = Sha512::new();
-    hash.update(PURPOSE.as_bytes());
-    hash.update(random);
-    let mut output: [u8; 64] = hash.finalize().into();
-    let seed = LockedBytes::copy_of(output.first_chunk::<SEED_LEN>().unwrap_or(&[0; SEED_LEN]));
-    output.zeroize();
-    seed
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_seed_depends_on_every_random_byte_of_both_sources() {
-        let random: Vec<u8> = (0..96).collect();
-        let seed = mix(&random).unwrap();
-        assert_eq!(seed.len(), SEED_LEN);
-        for place in 0..random.len() {
-            let mut other = random.clone();
-            other[place] ^= 1;
-            assert_ne!(*mix(&other).unwrap(), *seed, "byte {place} does not matter");
-        }
-    }
+/// The self-test of the randomness that new seeds are made from.
+pub(super) fn prove_random(token: &Token<'_>, keystore: &str) -> Result<(), Fault> {
+    entropy::prove(GENERATOR, |out| token.session.generate_random_slice(out)).map_err(|error| error.explain(keystore, Fault::from))
 }

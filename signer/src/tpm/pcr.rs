@@ -16,6 +16,26 @@ use super::{Connection, TpmError};
 /// PCRs of a PC Client TPM: 0 to 23.
 const PCR_MAX: u8 = 23;
 
+/// What is measured into a PCR (TCG PC Client Platform Firmware Profile §3.3.4; systemd's for 11 to 15).
+#[must_use]
+pub fn pcr_meaning(index: u8) -> &'static str {
+    match index {
+        0 => "firmware",
+        1 => "firmware settings",
+        2 | 3 => "option ROMs",
+        4 => "boot loader",
+        5 => "partition table",
+        7 => "Secure Boot",
+        8 | 9 => "boot loader's files",
+        11 => "kernel image",
+        12 => "kernel command line",
+        13 => "system extensions",
+        14 => "Secure Boot owner's keys",
+        15 => "machine and file systems",
+        _ => "others",
+    }
+}
+
 /// Which PCRs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcrSet(BTreeSet<u8>);

@@ -84,6 +84,22 @@ impl Tcti {
         }
     }
 
+    /// Loads the library that reaches it, for good: later, nothing can be loaded any more. It is loaded by name each time that a
+    /// connection is opened, and is there then.
+    ///
+    /// # Errors
+    /// The library's name, and what the loader says.
+    #[allow(unsafe_code)]
+    pub fn load(&self) -> Result<(), (&'static str, String)> {
+        let (library, name, package) = match &self.0 {
+            Place::Device(_) => ("libtss2-tcti-device.so.0", c"libtss2-tcti-device.so.0", "libtss2-tcti-device0"),
+            Place::Software { .. } => ("libtss2-tcti-swtpm.so.0", c"libtss2-tcti-swtpm.so.0", "libtss2-tcti-swtpm0"),
+        };
+        // SAFETY: a C string, and a library whose initialisers do nothing; that it is loaded is what naming the TPM asks for.
+        let loaded = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
+        if loaded.is_null() { Err((library, format!("it cannot be loaded; install it (Debian: {package})"))) } else { Ok(()) }
+    }
+
     pub(super) fn name(&self) -> Result<TctiNameConf, tss_esapi::Error> {
         TctiNameConf::from_str(&self.to_string())
     }

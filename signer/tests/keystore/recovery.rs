@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(40);
 fn all_kinds(site: &Site) -> (Pkcs11Keystore, Vec<(&'static str, Vec<SigningTask>)>) {
     let keystore = site.open();
     let key = keystore.create_hsm_key("one").unwrap();
-    keystore.create_seed("tree", Network::Regtest).unwrap();
+    keystore.create_seed("tree", Network::Regtest, None).unwrap();
     let account = seed::account(&keystore, "tree", seed::ACCOUNT);
     keystore.create_pool("hot", Network::Regtest).unwrap();
     keystore.bind(hsm::binding("one", key)).unwrap();
@@ -56,7 +56,7 @@ fn a_token_that_comes_back_signs_again_without_a_restart() {
                 assert!(since.elapsed() < Duration::from_secs(4), "{wallet} waited {:?}", since.elapsed());
             }
             assert_eq!(code(keystore.extend_pool("hot", 0, 9)), "refused.keystore_unavailable");
-            assert_eq!(code(keystore.create_seed("new", Network::Regtest)), "refused.keystore_unavailable");
+            assert_eq!(code(keystore.create_seed("new", Network::Regtest, None)), "refused.keystore_unavailable");
             assert_eq!(keystore.pool_keys("hot", 0, 0, 9).unwrap().len(), 4, "addresses are known meanwhile");
             assert!(keystore.label("ledger").read().is_err(), "an empty find is not an answer");
             assert!(keystore.label("ledger").create("x").is_err());
@@ -79,7 +79,7 @@ fn a_token_that_comes_back_signs_again_without_a_restart() {
 fn an_empty_find_on_a_token_that_has_gone_is_no_answer() {
     on_token("recovery::an_empty_find_on_a_token_that_has_gone_is_no_answer", |site| {
         let keystore = site.open();
-        keystore.create_seed("tree", Network::Regtest).unwrap();
+        keystore.create_seed("tree", Network::Regtest, None).unwrap();
         let key = keystore.create_hsm_key("one").unwrap();
         keystore.create_pool("hot", Network::Regtest).unwrap();
         keystore.label("ledger").create("x").unwrap();

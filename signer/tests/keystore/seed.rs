@@ -41,7 +41,7 @@ pub(crate) fn derived(input: u32, account: &AccountKey, branch: u32, index: u32,
 fn a_seed_signs_what_its_public_account_derives() {
     on_token("seed::a_seed_signs_what_its_public_account_derives", |site| {
         let keystore = site.open();
-        keystore.create_seed("hot", Network::Regtest).unwrap();
+        keystore.create_seed("hot", Network::Regtest, None).unwrap();
         let segwit = account(&keystore, "hot", ACCOUNT);
         let taproot = account(&keystore, "hot", "m/86h/1h/0h");
         assert_eq!(segwit.fingerprint, taproot.fingerprint);
@@ -64,17 +64,17 @@ fn a_seed_signs_what_its_public_account_derives() {
 fn a_seed_outlives_the_process_and_is_never_made_twice() {
     on_token("seed::a_seed_outlives_the_process_and_is_never_made_twice", |site| {
         let keystore = site.open();
-        keystore.create_seed("hot", Network::Regtest).unwrap();
-        keystore.create_seed("cold", Network::Regtest).unwrap();
+        keystore.create_seed("hot", Network::Regtest, None).unwrap();
+        keystore.create_seed("cold", Network::Regtest, None).unwrap();
         let before = account(&keystore, "hot", ACCOUNT);
         assert_ne!(before.xpub, account(&keystore, "cold", ACCOUNT).xpub, "two wallets have one seed");
         let file = site.state().join("seed-hot.sealed");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let (bytes, objects) = (fs::read(&file).unwrap(), site.token_files());
-        assert!(matches!(keystore.create_seed("hot", Network::Regtest), Err(KeystoreError::Exists { .. })));
+        assert!(matches!(keystore.create_seed("hot", Network::Regtest, None), Err(KeystoreError::Exists { .. })));
         // Nor in the place of a file that was lost.
         fs::remove_file(&file).unwrap();
-        assert!(matches!(keystore.create_seed("hot", Network::Regtest), Err(KeystoreError::Exists { .. })));
+        assert!(matches!(keystore.create_seed("hot", Network::Regtest, None), Err(KeystoreError::Exists { .. })));
         fs::write(&file, &bytes).unwrap();
         assert_eq!(site.token_files(), objects);
         drop(keystore);
@@ -89,8 +89,8 @@ fn a_seed_outlives_the_process_and_is_never_made_twice() {
 fn a_changed_seed_file_never_opens() {
     on_token("seed::a_changed_seed_file_never_opens", |site| {
         let keystore = site.open();
-        keystore.create_seed("hot", Network::Regtest).unwrap();
-        keystore.create_seed("cold", Network::Regtest).unwrap();
+        keystore.create_seed("hot", Network::Regtest, None).unwrap();
+        keystore.create_seed("cold", Network::Regtest, None).unwrap();
         let good = account(&keystore, "hot", ACCOUNT);
         let file = site.state().join("seed-hot.sealed");
         let bytes = fs::read(&file).unwrap();
@@ -120,8 +120,8 @@ fn a_changed_seed_file_never_opens() {
 fn a_seed_that_is_not_the_descriptors_signs_nothing() {
     on_token("seed::a_seed_that_is_not_the_descriptors_signs_nothing", |site| {
         let keystore = site.open();
-        keystore.create_seed("hot", Network::Regtest).unwrap();
-        keystore.create_seed("cold", Network::Regtest).unwrap();
+        keystore.create_seed("hot", Network::Regtest, None).unwrap();
+        keystore.create_seed("cold", Network::Regtest, None).unwrap();
         let good = account(&keystore, "hot", ACCOUNT);
         let stranger = account(&keystore, "cold", ACCOUNT);
         assert_eq!(code(keystore.bind(binding("hot", std::slice::from_ref(&stranger)))), "refused.key_mismatch");

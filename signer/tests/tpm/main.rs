@@ -4,4 +4,5 @@
 
 mod anchor;
 mod board;
+mod keystore;
 mod sealing;

@@ -2,7 +2,11 @@
 //!
 //! What can be wrong is found before a key is made: a key on a token is for ever.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::{BufRead as _, IsTerminal as _, Read as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bitcoin::{
@@ -11,6 +15,8 @@ use bitcoin::{
     secp256k1::{Secp256k1, SecretKey},
 };
 
+use zeroize::Zeroizing;
+
 use super::script::ScriptTemplate;
 use crate::{
     cli::{
@@ -18,12 +24,14 @@ use crate::{
         paint::{DIM, HEAD, paint},
         site::Site,
     },
-    config::Config,
+    config::{Config, KeystoreTable},
     identity::{IDENTITY_FILE, Identity},
-    keystore::{AccountKey, BoundKeys, KeystoreError, Pkcs11Keystore},
+    keystore::{AccountKey, BoundKeys, KeystoreError, OpenKeystore, ROLLS_MIN, TYPED_MIN, TypedEntropy},
     wallet::{Position, Wallet, WalletKind},
 };
 
+/// Longest line of typed randomness.
+const LINE_MAX: usize = 8_192;
 /// How long the token may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -32,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(in crate::cli) struct NewWallet {
     /// Its name.
     name: String,
-    /// The [keystore.NAME] whose token makes the keys.
+    /// The [keystore.NAME] whose token or TPM makes the keys.
     #[arg(long, value_name = "NAME")]
     keystore: String,
     /// How its keys are kept.
@@ -50,6 +58,12 @@ pub(in crate::cli) struct NewWallet {
     /// For `seed` and `pool`: the keys exist already, only print the table.
     #[arg(long)]
     existing: bool,
+    /// For `seed`: asks for rolls of a die, and mixes them with the randomness of the hardware and the kernel.
+    #[arg(long, conflicts_with_all = ["existing", "entropy"])]
+    dice: bool,
+    /// For `seed`: asks for any text, typed without thinking, and mixes it in.
+    #[arg(long, conflicts_with = "existing")]
+    entropy: bool,
 }
 
 /// A wallet's kind as it is typed.
@@ -57,7 +71,7 @@ pub(in crate::cli) struct NewWallet {
 enum Kind {
     /// One key that never leaves the token.
     Hsm,
-    /// A BIP-32 seed, encrypted by a key that never leaves the token: many addresses, Taproot.
+    /// A BIP-32 seed, encrypted by a key that never leaves the token, or sealed by a TPM: many addresses, Taproot.
     Seed,
     /// Numbered keys, stored wrapped under a key that never leaves the token: many addresses.
     Pool,
@@ -78,8 +92,9 @@ impl NewWallet {
         let config = site.config()?;
         let account = self.account_path(config.network)?;
         self.check_first(&config, &account)?;
+        let typed = self.typed_entropy()?;
         let keystore = open(&config, &self.keystore)?;
-        let (keys, key) = self.make_keys(&config, &keystore, account)?;
+        let (keys, key) = self.make_keys(&config, &keystore, account, typed)?;
         let descriptor = self.script.fill(self.kind.into(), &key);
         let wallet = Wallet::new(&self.name, config.network, &descriptor, 1, keys.clone())?;
 
@@ -117,6 +132,9 @@ impl NewWallet {
                 self.name
             );
         }
+        if (self.dice || self.entropy) && self.kind != Kind::Seed {
+            bail!("--dice and --entropy are for seeds: keys of kind hsm and pool are born in the token");
+        }
         if !config.state.join(IDENTITY_FILE).exists() {
             bail!("there is no signer in {} yet; run `postern init` first", config.state.display());
         }
@@ -127,7 +145,26 @@ impl NewWallet {
         Ok(())
     }
 
-    fn make_keys(&self, config: &Config, keystore: &Pkcs11Keystore, account: DerivationPath) -> Result<(BoundKeys, String)> {
+    /// What a person adds to the randomness of the seed.
+    fn typed_entropy(&self) -> Result<Option<TypedEntropy>> {
+        if self.dice {
+            let prompt = format!("Roll a die and type its digits, at least {ROLLS_MIN}, better 99; they are not shown: ");
+            return Ok(Some(TypedEntropy::dice(&secret_line(&prompt)?).context("--dice")?));
+        }
+        if self.entropy {
+            let prompt = format!("Type at least {TYPED_MIN} characters without thinking; they are not shown: ");
+            return Ok(Some(TypedEntropy::typed(&secret_line(&prompt)?).context("--entropy")?));
+        }
+        Ok(None)
+    }
+
+    fn make_keys(
+        &self,
+        config: &Config,
+        keystore: &OpenKeystore,
+        account: DerivationPath,
+        typed: Option<TypedEntropy>,
+    ) -> Result<(BoundKeys, String)> {
         let (name, network) = (self.name.as_str(), config.network);
         let exists = |e: KeystoreError| match e {
             KeystoreError::Exists { .. } => anyhow::Error::from(e).context(
@@ -146,16 +183,16 @@ impl NewWallet {
             }
             Kind::Seed => {
                 if !self.existing {
-                    anstream::eprintln!(
-                        "Making a seed in {}, encrypted by a new key of keystore {} that never leaves its token.",
-                        config.state.display(),
-                        self.keystore
-                    );
-                    keystore.create_seed(name, network).map_err(exists)?;
-                    anstream::eprintln!(
-                        "{}",
-                        paint(HEAD, format!("Back up seed-{name}.sealed: without it and the token the money is gone."))
-                    );
+                    self.say_seed(config, typed.is_some());
+                    keystore.create_seed(name, network, typed).map_err(exists)?;
+                    let warning = match keystore {
+                        OpenKeystore::Pkcs11(_) => format!("Back up seed-{name}.sealed: without it and the token the money is gone."),
+                        OpenKeystore::Tpm(_) => format!(
+                            "Back up seed-{name}.sealed, and know that it opens on this board only: if the board breaks, the seed is gone. \
+                             docs/tpm.md says what to do about that before money is on it."
+                        ),
+                    };
+                    anstream::eprintln!("{}", paint(HEAD, warning));
                 }
                 anstream::eprintln!("Deriving the account m/{}.", account.to_string().replace('\'', "h"));
                 let key = keystore.account_key(name, network, &account)?;
@@ -176,6 +213,23 @@ impl NewWallet {
                     );
                 }
                 Ok((BoundKeys::Pool, String::new()))
+            }
+        }
+    }
+
+    /// Each step before it is done.
+    fn say_seed(&self, config: &Config, typed: bool) {
+        let (place, folder) = (&self.keystore, config.state.display());
+        let typed = if typed { ", and what was typed," } else { "" };
+        match config.keystores.get(place) {
+            Some(KeystoreTable::Tpm(table)) => {
+                anstream::eprintln!("Mixing the randomness of the TPM of keystore {place} and of the kernel{typed} into a seed.");
+                anstream::eprintln!("Sealing it to the TPM's PCRs {} as they are now, and to the auth value.", table.pcrs);
+                anstream::eprintln!("Writing seed-{}.sealed to {folder}, once it was unsealed for a try.", self.name);
+            }
+            _ => {
+                anstream::eprintln!("Mixing the randomness of the token of keystore {place} and of the kernel{typed} into a seed.");
+                anstream::eprintln!("Encrypting it by a new key that never leaves the token, into seed-{}.sealed in {folder}.", self.name);
             }
         }
     }
@@ -206,14 +260,28 @@ impl NewWallet {
     }
 }
 
-fn open(config: &Config, name: &str) -> Result<Pkcs11Keystore> {
-    let Some(pkcs11) = config.pkcs11(name) else {
+fn open(config: &Config, name: &str) -> Result<OpenKeystore> {
+    let Some(keystore) = config.keystore(name) else {
         let known: Vec<&str> = config.keystores.keys().map(String::as_str).collect();
         bail!("no [keystore.{name}] in {}; there is {}", config.path.display(), known.join(", "));
     };
-    let keystore = Pkcs11Keystore::open(pkcs11)?;
+    let keystore = OpenKeystore::open(keystore)?;
     keystore.wait_ready(PATIENCE)?;
     Ok(keystore)
+}
+
+/// A line that is not shown; from standard input where there is no terminal.
+fn secret_line(prompt: &str) -> Result<Zeroizing<Vec<u8>>> {
+    if std::io::stdin().is_terminal() {
+        return Ok(Zeroizing::new(rpassword::prompt_password(prompt)?.into_bytes()));
+    }
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_MAX));
+    let read = std::io::stdin().lock().take(u64::try_from(LINE_MAX)?).read_until(b'\n', &mut line)?;
+    if read == LINE_MAX {
+        bail!("the line is longer than {LINE_MAX} bytes");
+    }
+    Ok(line)
 }
 
 /// Keys of the right shape, to try the script with before real ones are made.

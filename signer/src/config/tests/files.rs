@@ -61,7 +61,7 @@ fn a_secret_that_is_missing_or_open_to_others_is_an_error_with_its_line() {
     write(&pin, 0o600, "1234");
     assert_eq!(config.check_machine().unwrap(), Vec::<String>::new());
     // A relative path is meant from the configuration's folder, for the keystore as well.
-    assert_eq!(config.pkcs11("hsm").unwrap().pin, PinSource::File(pin));
+    assert!(matches!(config.keystore("hsm"), Some(KeystoreConfig::Pkcs11(hsm)) if hsm.pin == PinSource::File(pin)));
     std::fs::remove_file(&module).unwrap();
     let error = said();
     assert!(error.starts_with(&format!("{}:13:10: {} cannot be opened", path.display(), module.display())), "{error}");
@@ -81,6 +81,7 @@ fn the_commented_example_loads_and_names_every_key_there_is() {
     Config::load(&path).unwrap();
     // What is commented out is right as well.
     let all: String = text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n");
+    let all = all.replace("kind = \"pkcs11\"\nkeystore = \"hsm\"\n", "kind = \"tpm\"\nkeystore = \"board\"\n");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("payees.txt"), "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx # vault\n").unwrap();
     let config = Config::parse(&folder.path().join("signer.toml"), &all).unwrap_or_else(|e| panic!("{e}"));
@@ -103,6 +104,7 @@ fn the_commented_example_loads_and_names_every_key_there_is() {
         "raise",
         "kind",
         "keystore",
+        "index",
         "lease",
         "module",
         "token",
@@ -110,6 +112,9 @@ fn the_commented_example_loads_and_names_every_key_there_is() {
         "serial",
         "pin",
         "sessions",
+        "tcti",
+        "pcrs",
+        "auth",
         "descriptor",
         "public_key",
         "fingerprint",

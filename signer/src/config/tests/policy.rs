@@ -21,9 +21,26 @@ fn the_policy_hash_depends_on_the_policy_and_not_on_the_layout() {
     assert_eq!(parse(&good().replace("/var/lib/postern", "/srv/postern")).unwrap().policy_hash(), hash);
 }
 
+/// A TPM's table.
+const TPM: &str = "[keystore.tpm]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\npcrs = [7, 11]\nauth = { credential = \"tpm-auth\" }\n";
+
+#[test]
+fn a_tpms_table_reads_in_words() {
+    let text = good().replace("[limits]", &format!("[anchor]\nkind = \"tpm\"\nkeystore = \"tpm\"\n{TPM}[limits]"));
+    let said = parse(&text).unwrap().policy_text();
+    for wanted in [
+        "Keystore `tpm`: the TPM at device:/dev/tpmrm0; seeds are sealed to its PCRs 7, 11.",
+        "The ledger is anchored in the memory of the TPM of keystore `tpm`, NV index 0x01807057.",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    // What is left out has this meaning and no other.
+    assert_eq!(parse(&text.replace("pcrs = [7, 11]\n", "")).unwrap().policy_hash(), parse(&text).unwrap().policy_hash());
+}
+
 #[test]
 fn whatever_may_change_what_is_signed_changes_the_policy_hash() {
-    let changes = [
+    let changes: [(&str, &str); 34] = [
         ("vault-1", "vault-2"),
         ("regtest", "signet"),
         ("\"0.04 BTC\"", "\"0.05 BTC\""),
@@ -34,6 +51,11 @@ fn whatever_may_change_what_is_signed_changes_the_policy_hash() {
         ("[limits]", "[socket]\ngates = [\"postern-link\"]\n[limits]"),
         ("[limits]", "[socket]\noperators = [\"postern-link\"]\n[limits]"),
         ("[limits]", "[anchor]\nkind = \"pkcs11\"\nkeystore = \"hsm\"\n[limits]"),
+        ("[limits]", &format!("[anchor]\nkind = \"tpm\"\nkeystore = \"tpm\"\n{TPM}[limits]")),
+        ("[limits]", &format!("[anchor]\nkind = \"tpm\"\nkeystore = \"tpm\"\nindex = 0x01800001\n{TPM}[limits]")),
+        ("[limits]", &format!("{TPM}[limits]")),
+        ("[limits]", &format!("{}[limits]", TPM.replace("tpmrm0", "tpmrm1"))),
+        ("[limits]", &format!("{}[limits]", TPM.replace("7, 11", "7, 12"))),
         ("[limits]", "[anchor]\nkind = \"none\"\nlease = \"1 BTC\"\n[limits]"),
         ("libsofthsm2.so", "libother.so"),
         ("label = \"postern\"", "label = \"other\""),
