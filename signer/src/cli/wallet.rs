@@ -3,6 +3,7 @@
 mod address;
 mod export;
 mod new;
+mod reseal;
 mod script;
 mod show;
 
@@ -17,6 +18,8 @@ use crate::config::{Config, WalletConfig};
 pub(super) enum WalletCommand {
     /// Make a wallet's keys in the token and print the table for the configuration.
     New(new::NewWallet),
+    /// Seal a wallet's seed to another boot as well: before an update, or after one.
+    Reseal(reseal::Reseal),
     /// Show the configured wallets: kind, descriptor, first addresses.
     Show(show::ShowWallet),
     /// Print a wallet's descriptor for another program.
@@ -29,6 +32,7 @@ impl WalletCommand {
     pub(super) fn run(&self, site: &Site) -> Result<Ending> {
         match self {
             Self::New(command) => command.run(site),
+            Self::Reseal(command) => command.run(site),
             Self::Show(command) => command.run(site),
             Self::Export(command) => command.run(site),
             Self::Address(command) => command.run(site),

@@ -4,5 +4,6 @@
 
 mod anchor;
 mod board;
+mod daemon;
 mod keystore;
 mod sealing;

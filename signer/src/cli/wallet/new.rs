@@ -219,18 +219,14 @@ impl NewWallet {
 
     /// Each step before it is done.
     fn say_seed(&self, config: &Config, typed: bool) {
-        let (place, folder) = (&self.keystore, config.state.display());
-        let typed = if typed { ", and what was typed," } else { "" };
-        match config.keystores.get(place) {
-            Some(KeystoreTable::Tpm(table)) => {
-                anstream::eprintln!("Mixing the randomness of the TPM of keystore {place} and of the kernel{typed} into a seed.");
-                anstream::eprintln!("Sealing it to the TPM's PCRs {} as they are now, and to the auth value.", table.pcrs);
-                anstream::eprintln!("Writing seed-{}.sealed to {folder}, once it was unsealed for a try.", self.name);
+        let typed = if typed { ", and what was typed" } else { "" };
+        anstream::eprintln!("Making a seed from the randomness of keystore {} and of the kernel{typed}.", self.keystore);
+        let file = format!("seed-{}.sealed in {}", self.name, config.state.display());
+        match config.keystores.get(&self.keystore).and_then(KeystoreTable::tpm) {
+            Some(tpm) => {
+                anstream::eprintln!("Sealing it to the TPM's PCRs {} as they are now and to the auth value, into {file}.", tpm.pcrs)
             }
-            _ => {
-                anstream::eprintln!("Mixing the randomness of the token of keystore {place} and of the kernel{typed} into a seed.");
-                anstream::eprintln!("Encrypting it by a new key that never leaves the token, into seed-{}.sealed in {folder}.", self.name);
-            }
+            None => anstream::eprintln!("Encrypting it by a new key that never leaves the token, into {file}."),
         }
     }
 
@@ -260,7 +256,7 @@ impl NewWallet {
     }
 }
 
-fn open(config: &Config, name: &str) -> Result<OpenKeystore> {
+pub(super) fn open(config: &Config, name: &str) -> Result<OpenKeystore> {
     let Some(keystore) = config.keystore(name) else {
         let known: Vec<&str> = config.keystores.keys().map(String::as_str).collect();
         bail!("no [keystore.{name}] in {}; there is {}", config.path.display(), known.join(", "));
