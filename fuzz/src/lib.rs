@@ -3,7 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)]
 
 mod psbt;
-mod structured;
+pub mod structured;
 pub mod wallets;
 mod words;
 

@@ -15,6 +15,8 @@ use super::{
 #[derive(Debug, Arbitrary)]
 struct Plan {
     wallet: u8,
+    /// Bits: take amounts, scripts and salts as they are; apply lock time, twists, bytes behind. Without, the plan is a sound one.
+    wild: u8,
     version: Small,
     lock_time: u32,
     inputs: Vec<In>,
@@ -71,15 +73,18 @@ type Map = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Any bytes are a plan.
 pub fn run(bytes: &[u8]) {
-    let Ok(plan) = Plan::arbitrary(&mut Unstructured::new(bytes)) else { return };
+    run_and_tell(bytes);
+}
+
+/// True when the plan's PSBT would be signed.
+pub fn run_and_tell(bytes: &[u8]) -> bool {
+    let Ok(plan) = Plan::arbitrary(&mut Unstructured::new(bytes)) else { return false };
     if plan.inputs.len() > 40 || plan.outputs.len() > 40 || plan.twists.len() > 40 {
-        return;
+        return false;
     }
     let sites = wallets::all();
     let site = &sites[plan.wallet as usize % sites.len()];
-    if let Some(psbt) = plan.build(site) {
-        psbt::check(site, &psbt);
-    }
+    plan.build(site).is_some_and(|psbt| psbt::check(site, &psbt))
 }
 
 fn position(site: &Site, branch: bool, index: u8) -> Position {
@@ -137,40 +142,56 @@ fn scripts(own: &OwnScript, output: bool) -> Map {
     }
 }
 
+const AMOUNTS: u8 = 1;
+const LOCK_TIME: u8 = 2;
+const TWISTS: u8 = 4;
+const BEHIND: u8 = 8;
+const SEQUENCES: u8 = 16;
+const MISSING: u8 = 32;
+
 impl Plan {
+    fn is(&self, wild: u8) -> bool {
+        self.wild & wild != 0
+    }
+
     fn build(&self, site: &Site) -> Option<Vec<u8>> {
         let mut maps: Vec<Map> = vec![vec![]];
         let mut input = Vec::new();
-        for coin in &self.inputs {
-            let own = site.wallet.at(position(site, coin.branch, coin.index)).ok()?;
-            let script_pubkey = if coin.foreign { somebody(coin.index) } else { own.script_pubkey.clone() };
-            let spent = TxOut { value: Amount::from_sat(coin.sat), script_pubkey };
+        for (number, coin) in (0u8..).zip(&self.inputs) {
+            let index = if self.is(AMOUNTS) { coin.index } else { coin.index % 4 };
+            let own = site.wallet.at(position(site, coin.branch, index)).ok()?;
+            let foreign = coin.foreign && self.is(MISSING);
+            let without = if self.is(MISSING) { coin.without } else { coin.without & !1 };
+            let (sat, salt) = if self.is(AMOUNTS) { (coin.sat, coin.salt) } else { (1_000_000 + coin.sat % 9_000_000, number) };
+            let script_pubkey = if foreign { somebody(coin.index) } else { own.script_pubkey.clone() };
+            let spent = TxOut { value: Amount::from_sat(sat), script_pubkey };
             let previous = Transaction {
                 version: Version::TWO,
                 lock_time: LockTime::ZERO,
                 input: vec![TxIn {
-                    previous_output: OutPoint { txid: Txid::from_byte_array([coin.salt; 32]), vout: 0 },
-                    witness: if coin.salt & 1 == 1 { Witness::from_slice(&[[7u8; 9]]) } else { Witness::new() },
+                    previous_output: OutPoint { txid: Txid::from_byte_array([salt; 32]), vout: 0 },
+                    witness: if salt & 1 == 1 { Witness::from_slice(&[[7u8; 9]]) } else { Witness::new() },
                     ..TxIn::default()
                 }],
                 output: vec![spent.clone()],
             };
             let sequence = match coin.sequence {
                 Sequences::Replaceable => Sequence::ENABLE_RBF_NO_LOCKTIME,
-                Sequences::Any(any) => Sequence(any),
+                Sequences::Any(any) if self.is(SEQUENCES) => Sequence(any),
+                Sequences::Any(_) => Sequence::MAX,
             };
             input.push(TxIn { previous_output: OutPoint { txid: previous.compute_txid(), vout: 0 }, sequence, ..TxIn::default() });
             let mut map = Map::new();
-            if coin.without & 1 == 0 {
+            if without & 1 == 0 {
                 map.push((vec![0x00], serialize(&previous)));
             }
-            if coin.without & 2 == 0 {
+            if without & 2 == 0 {
                 map.push((vec![0x01], serialize(&spent)));
             }
-            if coin.without & 4 == 0 && !coin.foreign {
+            if without & 4 == 0 && !foreign {
                 map.extend(scripts(&own, false));
             }
-            if coin.without & 8 == 0 {
+            if without & 8 == 0 {
                 map.extend(origins(&own, false));
             }
             maps.push(map);
@@ -179,14 +200,16 @@ impl Plan {
         for out in &self.outputs {
             let (sat, script_pubkey, map) = match out {
                 Out::Own { branch, index, sat, origins: with } => {
-                    let own = site.wallet.at(position(site, *branch, *index)).ok()?;
+                    let index = if self.is(AMOUNTS) { *index } else { index % 4 };
+                    let own = site.wallet.at(position(site, *branch, index)).ok()?;
                     let mut map = scripts(&own, true);
                     if *with {
                         map.extend(origins(&own, true));
                     }
                     (u64::from(*sat), own.script_pubkey.clone(), map)
                 }
-                Out::Pay { kind, sat } => (u64::from(*sat), somebody(*kind), vec![]),
+                Out::Pay { kind, sat } => (u64::from(*sat), somebody(if self.is(AMOUNTS) { *kind } else { kind % 5 }), vec![]),
+                Out::Script { bytes, .. } if !self.is(AMOUNTS) => (u64::from(bytes.len() as u32), somebody(0), vec![]),
                 Out::Script { bytes, sat } => (*sat, ScriptBuf::from_bytes(bytes.clone()), vec![]),
                 Out::Claims { kind, index, branch, sat } => {
                     let own =
@@ -194,19 +217,27 @@ impl Plan {
                     (u64::from(*sat), somebody(*kind), origins(&*own.ok()?, true))
                 }
             };
+            let most = 1_000_000 * self.inputs.len() as u64 / self.outputs.len() as u64;
+            let sat = if self.is(AMOUNTS) { sat } else { 600 + sat % most.max(1) };
             output.push(TxOut { value: Amount::from_sat(sat), script_pubkey });
             maps.push(map);
         }
         let version = match self.version {
             Small::Two => Version::TWO,
-            Small::Other(other) => Version(other),
+            Small::Other(other) if self.is(LOCK_TIME) => Version(other),
+            Small::Other(_) => Version::ONE,
         };
-        let transaction = Transaction { version, lock_time: LockTime::from_consensus(self.lock_time), input, output };
+        let transaction = Transaction {
+            version,
+            lock_time: LockTime::from_consensus(if self.is(LOCK_TIME) { self.lock_time } else { 0 }),
+            input,
+            output,
+        };
         if transaction.input.is_empty() {
             return None;
         }
         maps[0].push((vec![0x00], serialize(&transaction)));
-        for twist in &self.twists {
+        for twist in self.twists.iter().filter(|_| self.is(TWISTS)) {
             twist.apply(&mut maps);
         }
         let mut bytes = b"psbt\xff".to_vec();
@@ -219,7 +250,9 @@ impl Plan {
             }
             bytes.push(0);
         }
-        bytes.extend_from_slice(&self.behind);
+        if self.is(BEHIND) {
+            bytes.extend_from_slice(&self.behind);
+        }
         // Not judged here; that rust-bitcoin's reader does not panic either is worth to know.
         let _ = Psbt::deserialize(&bytes);
         Some(bytes)
