@@ -9,5 +9,6 @@ mod failing;
 mod pages;
 mod plans;
 mod power;
+mod rollback;
 mod versions;
 mod vfs;
