@@ -7,6 +7,7 @@ mod child;
 mod demo;
 mod measurement;
 mod packages;
+mod redteam;
 mod say;
 mod setup;
 mod test;
@@ -31,6 +32,8 @@ enum Task {
     Demo(demo::Demo),
     /// Proves it all: formatting, lints, then every test on real parts.
     Test(test::Test),
+    /// Attacks the signer with everything that a lost coordinator can send, and counts what is gained over the limits: nothing.
+    Redteam(redteam::Redteam),
     /// Measures, prints a table and keeps it as JSON under target/bench.
     Bench(bench::Bench),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(arguments),
         Task::Demo(arguments) => demo::run(arguments),
         Task::Test(arguments) => test::run(arguments),
+        Task::Redteam(arguments) => redteam::run(arguments),
         Task::Bench(arguments) => bench::run(arguments),
     };
     match result {
