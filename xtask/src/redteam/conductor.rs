@@ -17,7 +17,7 @@ use postern_protocol::{
 use postern_testkit::{
     Managers, Vault,
     managers::command,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, wait_for, wait_until},
 };
 use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
 use rustix::process::Signal;
@@ -43,12 +43,13 @@ const SHORT: Kind = event("a command of too few managers", &["refused.command_qu
 const ELSEWHERE: Kind = event("a command for another signer", &["refused.command_signer"]);
 const NETWORK: Kind = event("a command for another network", &["refused.command_network"]);
 const EXPIRED: Kind = event("a command of last year", &["refused.command_expired"]);
-/// At the very end, since no command passes from then on.
+/// At the very end, since nothing but a re-base passes from then on.
 const OLD: Kind = event("the first state folder, and every used command again", &["refused.ledger_stale"]);
+const REBASED: Kind = event("every used command again after a re-base", &["refused.command_base"]);
 
 /// All kinds of what happens here.
 pub(crate) fn kinds() -> impl Iterator<Item = Kind> {
-    EVENTS.iter().map(|(kind, _)| *kind).chain([OLD])
+    EVENTS.iter().map(|(kind, _)| *kind).chain([OLD, REBASED])
 }
 
 /// All but the last.
@@ -197,7 +198,14 @@ impl Stage<'_> {
         self.put_back(&first)?;
         self.wait(1_000..1_500);
         let used = self.arena.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        used.iter().try_for_each(|bytes| self.send(OLD, bytes))
+        used.iter().try_for_each(|bytes| self.send(OLD, bytes))?;
+        // The managers say what was spent, and it goes on.
+        let status = || Ok(self.arena.connect().and_then(|mut socket| socket.status()).ok());
+        let needed = wait_for("the status", PATIENCE, status)?.rebase.context("no re-base is needed")?;
+        let challenge = hex::decode(&needed.challenge)?.try_into().ok().context("no challenge")?;
+        self.order(&self.vault.managers().order(self.identity, Action::Rebase { challenge, spent_sat: needed.least_sat })?)?;
+        self.wait(1_000..1_500);
+        used.iter().try_for_each(|bytes| self.send(REBASED, bytes))
     }
 }
 
