@@ -4,6 +4,7 @@
 mod checking;
 mod commands;
 mod desk;
+mod recovery;
 mod secrets;
 mod setting_up;
 mod signing;
