@@ -11,6 +11,7 @@ mod entry;
 mod error;
 mod guard;
 mod hold;
+mod inbox;
 mod lock_file;
 mod state;
 mod store;
@@ -42,7 +43,8 @@ pub use state::Totals;
 pub use verify::{Line, Report, show, verify};
 
 use crate::{analysis::SpendPlan, anchor::Anchor, clock::Uptime, policy::rules::PolicyRules, wallet::Position};
-use writer::{Asked, Published, Request, Writer};
+use inbox::{Asked, Closed, Inbox, Order};
+use writer::{Published, Writer};
 
 /// What [`Ledger::open`] needs to know.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ pub struct Head {
 /// The ledger of a running signer.
 #[derive(Debug)]
 pub struct Ledger {
-    requests: SyncSender<Request>,
+    inbox: Arc<Inbox>,
     published: Arc<Mutex<Published>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     rules: Arc<PolicyRules>,
@@ -122,9 +124,9 @@ impl Ledger {
         let (writer, warnings) = Writer::open(options, Arc::clone(&rules), anchor)?;
         let writer = if hold { writer } else { writer.unless_alarmed()? };
         let published = writer.published();
-        let (requests, queue) = sync_channel(writer::QUEUE_MAX);
-        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&queue))?;
-        Ok(Self { requests, published, writer: Mutex::new(Some(thread)), rules, warnings })
+        let inbox = writer.inbox();
+        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run())?;
+        Ok(Self { inbox, published, writer: Mutex::new(Some(thread)), rules, warnings })
     }
 
     /// What an operator should know about the configuration that was opened with.
@@ -139,15 +141,13 @@ impl Ledger {
     /// # Errors
     /// What [`crate::policy::decide`] refuses; `LedgerUnavailable` (nothing was charged) or `ShuttingDown`.
     pub fn charge(&self, plan: Arc<SpendPlan>, now: Uptime) -> Result<Charged, Refusal> {
-        self.ask(|reply| Request::Charge(Asked { plan, now, reply }))?
+        self.ask(|reply| self.inbox.charge(Asked { plan, now, reply }))?
     }
 
     /// Keeps the signatures of a charged transaction for its retries. Returns at once; they are synced with the next commit, or
     /// soon. A crash before that only means to sign again, free of charge.
     pub fn record(&self, charged: &Charged, signatures: Vec<InputSignature>) {
-        let request = Request::Record { charge: charged.number(), signatures };
-        // A stopped ledger: the retry signs again.
-        let _ = self.requests.send(request);
+        self.inbox.record((charged.number(), signatures));
     }
 
     /// Applies a manager's command; returns when its serial and its effect are on disk.
@@ -156,7 +156,7 @@ impl Ledger {
     /// `CommandSerialUsed`, `CommandBase`, `CommandRebase`, `CommandScope`, `CommandMalformed`, `LedgerStale`, `LedgerUnavailable`,
     /// `ShuttingDown`.
     pub fn apply(&self, command: VerifiedCommand, now: Uptime) -> Result<Applied, Refusal> {
-        self.ask(|reply| Request::Apply { command, now, reply })?
+        self.ask(|reply| self.inbox.order(Order::Apply { command, now, reply }))?
     }
 
     /// Locks a scope after a forgery; returns when that is on disk. A locked one stays as it is.
@@ -165,7 +165,7 @@ impl Ledger {
     /// `CommandScope`, `LedgerUnavailable`, `ShuttingDown`.
     pub fn lock(&self, scope: Scope, why: &str, now: Uptime) -> Result<(), Refusal> {
         let why = why.chars().take(writer::WHY_MAX).collect();
-        self.ask(|reply| Request::Lock { scope, why, now, reply })?
+        self.ask(|reply| self.inbox.order(Order::Lock { scope, why, now, reply }))?
     }
 
     /// Gauges of all limits, the signer's first.
@@ -232,7 +232,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`] when the ledger or the anchor cannot be written; the next start then counts as one after a crash.
     pub fn stop(&self, now: Uptime) -> Result<(), LedgerError> {
-        let stopped = self.ask(|reply| Request::Stop { now, reply });
+        let stopped = self.ask(|reply| self.inbox.order(Order::Stop { now, reply }));
         self.join();
         stopped.unwrap_or(Ok(()))
     }
@@ -244,10 +244,10 @@ impl Ledger {
         }
     }
 
-    fn ask<T>(&self, request: impl FnOnce(SyncSender<T>) -> Request) -> Result<T, Refusal> {
+    fn ask<T>(&self, put: impl FnOnce(SyncSender<T>) -> Result<(), Closed>) -> Result<T, Refusal> {
         let gone = || Refusal::new(RefusalCode::ShuttingDown, "the ledger is closed");
         let (reply, answer) = sync_channel(1);
-        self.requests.send(request(reply)).map_err(|_| gone())?;
+        put(reply).map_err(|Closed| gone())?;
         answer.recv().map_err(|_| gone())
     }
 
@@ -258,7 +258,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        let _ = self.requests.send(Request::Abandon);
+        let _ = self.inbox.order(Order::Abandon);
         self.join();
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use postern_protocol::reply::InputSignature;
 
+use super::inbox::UnderWay;
 use crate::analysis::SpendPlan;
 
 /// A plan whose charge is on disk. Only the ledger makes one; the keystore signs nothing else.
@@ -14,22 +15,24 @@ pub struct Charged {
     increase_sat: u64,
     repeat: bool,
     signatures: Option<Vec<InputSignature>>,
+    /// While there is one, the ledger knows that signatures may follow.
+    _under_way: UnderWay,
 }
 
 impl Charged {
-    pub(super) fn new(plan: Arc<SpendPlan>, number: u64, increase_sat: u64) -> Self {
-        Self { plan, number, increase_sat, repeat: false, signatures: None }
+    pub(super) fn new(plan: Arc<SpendPlan>, number: u64, increase_sat: u64, under_way: UnderWay) -> Self {
+        Self { plan, number, increase_sat, repeat: false, signatures: None, _under_way: under_way }
     }
 
-    pub(super) fn repeated(plan: Arc<SpendPlan>, number: u64, signatures: Option<Vec<InputSignature>>) -> Self {
-        Self { plan, number, increase_sat: 0, repeat: true, signatures }
+    pub(super) fn repeated(plan: Arc<SpendPlan>, number: u64, signatures: Option<Vec<InputSignature>>, under_way: UnderWay) -> Self {
+        Self { plan, number, increase_sat: 0, repeat: true, signatures, _under_way: under_way }
     }
 
     /// For unit tests of the rooms behind the ledger.
     #[cfg(test)]
     #[must_use]
     pub fn for_tests(plan: Arc<SpendPlan>) -> Self {
-        Self::new(plan, 0, 0)
+        Self::new(plan, 0, 0, UnderWay::default())
     }
 
     /// What to sign.

@@ -23,7 +23,7 @@ use postern_protocol::{
 };
 use tempfile::TempDir;
 
-use super::writer::Request;
+use super::inbox::Order;
 use super::{writer::Writer, *};
 use crate::{
     analysis::SpendPlan,
@@ -140,7 +140,7 @@ impl Ledger {
             work(writer);
             done.send(()).unwrap();
         };
-        self.requests.send(Request::Test(Box::new(work))).unwrap();
+        self.inbox.order(Order::Test(Box::new(work))).unwrap();
         wait.recv().unwrap();
     }
 

@@ -2,11 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bitcoin::hashes::Hash as _;
@@ -21,6 +17,7 @@ use super::{
     entry::{ChargeEntry, Entry, FamilyEntry, to_bytes},
     guard::Guard,
     hold::{Hold, check_base},
+    inbox::{Asked, Inbox, Next, Order},
     state::{Objection, State},
     store::Store,
     tables,
@@ -32,45 +29,8 @@ use crate::{
     policy::{Authorized, Membership, PolicyState, decide, rules::PolicyRules},
 };
 
-/// Requests that may wait before an asker is held.
-pub(super) const QUEUE_MAX: usize = 4096;
 /// Longest reason of a lock, in characters.
 pub(super) const WHY_MAX: usize = 200;
-/// Most requests in one transaction.
-const BATCH_MAX: usize = 512;
-/// Signatures wait this long for a charge to share its sync with.
-const RECORD_PATIENCE: Duration = Duration::from_millis(50);
-
-/// Charges wait this long at most for those that were answered together the last time.
-const COMPANY_PATIENCE: Duration = Duration::from_micros(100);
-
-/// What is asked of the thread.
-pub(super) enum Request {
-    Charge(Asked),
-    Record {
-        charge: u64,
-        signatures: Vec<InputSignature>,
-    },
-    Apply {
-        command: VerifiedCommand,
-        now: Uptime,
-        reply: SyncSender<Result<Applied, Refusal>>,
-    },
-    Lock {
-        scope: Scope,
-        why: String,
-        now: Uptime,
-        reply: SyncSender<Result<(), Refusal>>,
-    },
-    Stop {
-        now: Uptime,
-        reply: SyncSender<Result<(), LedgerError>>,
-    },
-    /// The ledger was dropped: no clean stop.
-    Abandon,
-    #[cfg(test)]
-    Test(Box<dyn FnOnce(&mut Writer) + Send>),
-}
 
 /// What everybody may read, as of the last commit.
 #[derive(Debug)]
@@ -81,23 +41,14 @@ pub(super) struct Published {
     pub(super) rebase: Option<RebaseNeeded>,
 }
 
-/// A charge that is asked for.
-pub(super) struct Asked {
-    pub(super) plan: Arc<SpendPlan>,
-    pub(super) now: Uptime,
-    pub(super) reply: SyncSender<Result<Charged, Refusal>>,
-}
-
 pub(super) struct Writer {
     pub(super) store: Store,
     pub(super) guard: Guard,
     rules: Arc<PolicyRules>,
     published: Arc<Mutex<Published>>,
-    records: Vec<(u64, Vec<InputSignature>)>,
+    inbox: Arc<Inbox>,
     /// The latest time that anybody passed in.
     seen_ms: u64,
-    /// How many charges shared the last sync.
-    companions: usize,
     /// False after an error, until everything was read from the disk again.
     sound: bool,
 }
@@ -113,7 +64,7 @@ impl Writer {
         let rebase = guard.hold().map(Hold::needed);
         let published = Published { state: store.state.clone(), head: store.head, anchor: guard.describe(), rebase };
         let published = Arc::new(Mutex::new(published));
-        Ok((Self { store, guard, rules, published, records: Vec::new(), seen_ms: 0, companions: 1, sound: true }, warnings))
+        Ok((Self { store, guard, rules, published, inbox: Arc::default(), seen_ms: 0, sound: true }, warnings))
     }
 
     /// Itself, unless the anchor gives alarm.
@@ -128,82 +79,35 @@ impl Writer {
         Arc::clone(&self.published)
     }
 
-    /// Until [`Request::Stop`], or until nobody can ask any more (a crash, as far as the ledger is concerned).
-    pub(super) fn run(mut self, queue: &Receiver<Request>) {
-        let mut next = None;
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Until [`Order::Stop`], or until nobody can ask any more (a crash, as far as the ledger is concerned).
+    pub(super) fn run(mut self) {
         loop {
-            let first = match next.take() {
-                Some(request) => request,
-                None => match self.wait(queue) {
-                    Some(request) => request,
-                    None => return,
-                },
-            };
-            match first {
-                Request::Charge(first) => {
-                    let asked = self.gather(first, queue, &mut next);
-                    self.charge_all(&asked);
-                    self.companions = asked.len();
-                }
-                Request::Record { charge, signatures } => {
-                    self.records.push((charge, signatures));
-                    if self.records.len() >= BATCH_MAX {
-                        self.charge_all(&[]);
-                    }
-                }
-                Request::Apply { command, now, reply } => {
+            match self.inbox.next() {
+                Next::Charges(asked) => self.charge_all(&asked),
+                Next::Order(Order::Apply { command, now, reply }) => {
                     let outcome = self.apply(command, now);
                     let _ = reply.send(outcome);
                 }
-                Request::Lock { scope, why, now, reply } => {
+                Next::Order(Order::Lock { scope, why, now, reply }) => {
                     let outcome = self.lock(scope, why, now);
                     let _ = reply.send(outcome);
                 }
-                Request::Stop { now, reply } => {
+                Next::Order(Order::Stop { now, reply }) => {
                     let outcome = self.stop(now);
                     // The lock on the folder is gone before the answer comes.
                     drop(self);
                     let _ = reply.send(outcome);
                     return;
                 }
-                Request::Abandon => return,
+                Next::Order(Order::Abandon) => return,
                 #[cfg(test)]
-                Request::Test(work) => work(&mut self),
+                Next::Order(Order::Test(work)) => work(&mut self),
             }
         }
-    }
-
-    /// What shares a sync with the first one: all that waits, and for a moment those who were answered together the last time and are
-    /// about to ask again. Without that moment the first to come back would have a sync to itself while the rest wait.
-    fn gather(&mut self, first: Asked, queue: &Receiver<Request>, next: &mut Option<Request>) -> Vec<Asked> {
-        let mut asked = vec![first];
-        let started = Instant::now();
-        while asked.len() < BATCH_MAX {
-            let left = COMPANY_PATIENCE.saturating_sub(started.elapsed());
-            let more = if asked.len() < self.companions && !left.is_zero() { queue.recv_timeout(left).ok() } else { queue.try_recv().ok() };
-            match more {
-                Some(Request::Charge(more)) => asked.push(more),
-                Some(Request::Record { charge, signatures }) => self.records.push((charge, signatures)),
-                Some(other) => {
-                    *next = Some(other);
-                    break;
-                }
-                None => break,
-            }
-        }
-        asked
-    }
-
-    /// The next request. Writes signatures that found no charge to share a sync with.
-    fn wait(&mut self, queue: &Receiver<Request>) -> Option<Request> {
-        if !self.records.is_empty() {
-            match queue.recv_timeout(RECORD_PATIENCE) {
-                Ok(request) => return Some(request),
-                Err(RecvTimeoutError::Timeout) => self.charge_all(&[]),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-        queue.recv().ok()
     }
 
     /// Decides and charges all that wait, with one sync, and answers.
@@ -228,7 +132,7 @@ impl Writer {
         let before = self.store.head.seq;
         let mut touched = BTreeSet::new();
         self.store.begin()?;
-        for (charge, signatures) in std::mem::take(&mut self.records) {
+        for (charge, signatures) in self.inbox.take_records() {
             if tables::signatures(&self.store.db, charge)?.is_none() {
                 self.store.append(&Entry::Signed(charge, signatures))?;
             }
@@ -266,13 +170,13 @@ impl Writer {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Membership::Repeat(charge) = authorized.membership() {
-            return Ok(Ok(Charged::repeated(Arc::clone(plan), charge, self.signatures(charge)?)));
+            return Ok(Ok(Charged::repeated(Arc::clone(plan), charge, self.signatures(charge)?, self.inbox.under_way())));
         }
         let Some(entry) = charge_entry(plan, &authorized) else {
             return Ok(Err(Refusal::new(RefusalCode::NothingToSign, "no input of the transaction is this wallet's")));
         };
         self.store.append(&Entry::Charged(entry))?;
-        Ok(Ok(Charged::new(Arc::clone(plan), self.store.head.seq, authorized.increase_sat())))
+        Ok(Ok(Charged::new(Arc::clone(plan), self.store.head.seq, authorized.increase_sat(), self.inbox.under_way())))
     }
 
     fn signatures(&self, charge: u64) -> Result<Option<Vec<InputSignature>>, LedgerError> {
@@ -349,7 +253,7 @@ impl Writer {
         if self.guard.alarm().is_some() {
             return Ok(());
         }
-        self.charge_all(&[]);
+        self.charge_all(&self.inbox.take_charges());
         let now = self.clamp(now);
         self.mend()?;
         self.store.commit_one(&Entry::Stopped(now.as_millis()))?;
@@ -400,6 +304,12 @@ impl Writer {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         published.head = self.store.head;
         published.state.take_over(&self.store.state, wallets);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.inbox.close();
     }
 }
 
