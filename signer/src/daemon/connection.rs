@@ -5,7 +5,7 @@ use std::{
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use postern_protocol::{
@@ -33,15 +33,23 @@ pub(super) struct Connection {
     outbox: Outbox,
     peer: Peer,
     role: Role,
-    owed: Mutex<usize>,
+    owed: Mutex<Owed>,
     settled: Condvar,
     shared: Arc<Shared>,
+}
+
+/// Answers that are owed.
+#[derive(Default)]
+struct Owed {
+    count: usize,
+    /// Nothing more is read, and the reader waits for the last answer.
+    awaited: bool,
 }
 
 impl Connection {
     pub(super) fn new(stream: UnixStream, peer: Peer, role: Role, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let outbox = Outbox::new(stream.try_clone()?, shared.terms.write_patience)?;
-        Ok(Arc::new(Self { stream, outbox, peer, role, owed: Mutex::new(0), settled: Condvar::new(), shared: Arc::clone(shared) }))
+        Ok(Arc::new(Self { stream, outbox, peer, role, owed: Mutex::default(), settled: Condvar::new(), shared: Arc::clone(shared) }))
     }
 
     pub(super) fn role(&self) -> Role {
@@ -75,8 +83,9 @@ impl Connection {
         if let End::TooLarge(e) = &end {
             self.refuse(0, &Refusal::new(RefusalCode::FrameTooLarge, e.to_string()), About::frame());
         }
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        while *owed > 0 {
+        let mut owed = self.lock_owed();
+        owed.awaited = true;
+        while owed.count > 0 {
             owed = self.settled.wait(owed).unwrap_or_else(PoisonError::into_inner);
         }
         drop(owed);
@@ -91,7 +100,7 @@ impl Connection {
         };
         loop {
             self.outbox.wait_below(BACKLOG_MAX);
-            match frames.next(shared.budget.hold(self.role), || self.owed() > 0) {
+            match frames.next(shared.budget.hold(self.role), || self.lock_owed().count > 0) {
                 Ok(Incoming::Frame(body, held)) => self.take(&body, held),
                 Ok(Incoming::Unaffordable(id)) => {
                     let message = "the requests in flight fill the memory set apart for them; ask again when some are answered";
@@ -102,8 +111,8 @@ impl Connection {
         }
     }
 
-    fn owed(&self) -> usize {
-        *self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a request in and queues it, or says why not.
@@ -114,13 +123,13 @@ impl Connection {
             Err(rejected) => return self.refuse(rejected.id, &rejected.refusal, About::frame()),
         };
         let id = admitted.id();
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *owed >= shared.terms.in_flight {
+        let mut owed = self.lock_owed();
+        if owed.count >= shared.terms.in_flight {
             drop(owed);
             let message = format!("{} requests of this connection are in flight; ask again when some are answered", shared.terms.in_flight);
             return self.refuse(id, &Refusal::new(RefusalCode::Busy, message), About::request(admitted.body()));
         }
-        *owed = owed.saturating_add(1);
+        owed.count = owed.count.saturating_add(1);
         drop(owed);
         let ticket = Ticket { connection: Arc::clone(self), id, answered: false, _held: held };
         if let Err(job) = shared.lane(admitted.body()).push(Job { admitted, ticket }) {
@@ -202,9 +211,9 @@ impl Drop for Ticket {
         if !self.answered {
             self.connection.cut();
         }
-        let mut owed = self.connection.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        *owed = owed.saturating_sub(1);
-        if *owed == 0 {
+        let mut owed = self.connection.lock_owed();
+        owed.count = owed.count.saturating_sub(1);
+        if owed.awaited && owed.count == 0 {
             self.connection.settled.notify_all();
         }
     }

@@ -73,7 +73,7 @@ impl<J: Send + 'static> Lane<J> {
                 }
                 queue = self.lock();
                 queue.working = queue.working.saturating_sub(1);
-                if queue.working == 0 && queue.jobs.is_empty() {
+                if !queue.open && queue.working == 0 && queue.jobs.is_empty() {
                     self.done.notify_all();
                 }
             } else if queue.open {
@@ -92,7 +92,7 @@ impl<J: Send + 'static> Lane<J> {
         self.ready.notify_all();
     }
 
-    /// Waits until nothing is queued or worked on; false when that took longer than allowed.
+    /// After [`Self::close`]: waits until nothing is queued or worked on; false when that took longer than allowed.
     pub(super) fn drained(&self, within: Duration) -> bool {
         let started = Instant::now();
         let mut queue = self.lock();

@@ -64,6 +64,8 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     parts: VecDeque<(Arc<dyn Work>, usize)>,
+    /// Workers that have nothing to do.
+    idle: usize,
     closed: bool,
 }
 
@@ -77,7 +79,7 @@ impl Queue {
     {
         let outcome = Outcome { results: (0..parts).map(|_| None).collect(), left: parts, fault: None, given_up: false };
         let batch = Arc::new(Batch { run, repeat, connection, outcome: Mutex::new(outcome), done: Condvar::new() });
-        {
+        let idle = {
             let mut waiting = lock(&self.waiting);
             if waiting.closed {
                 return Err(Fault::lost("the keystore is closed"));
@@ -86,12 +88,10 @@ impl Queue {
                 return Err(Fault::Call { function: "queue".into(), reason: "too much is waiting".into(), kind: Failure::Contended });
             }
             waiting.parts.extend((0..parts).map(|index| (Arc::clone(&batch) as Arc<dyn Work>, index)));
-        }
-        if parts == 1 {
-            self.filled.notify_one();
-        } else {
-            self.filled.notify_all();
-        }
+            waiting.idle
+        };
+        // A worker that is busy looks by itself before it sleeps.
+        (0..parts.min(idle)).for_each(|_| self.filled.notify_one());
         batch.wait(self)
     }
 
@@ -110,7 +110,9 @@ impl Queue {
             if waiting.closed {
                 return None;
             }
+            waiting.idle = waiting.idle.saturating_add(1);
             waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle = waiting.idle.saturating_sub(1);
         }
     }
 }
