@@ -1,7 +1,6 @@
 //! C_SignInit and C_Sign with nothing around them.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -17,23 +16,19 @@ use cryptoki::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::processor::Rooms;
+
 /// What was measured.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
     signatures: usize,
     seconds: f64,
     processor_s: f64,
-    single_ms: Vec<f64>,
+    /// Milliseconds of each call of one session alone.
+    pub(crate) single_ms: Vec<f64>,
 }
 
 impl Figures {
-    pub(crate) fn add(&mut self, more: Self) {
-        self.signatures += more.signatures;
-        self.seconds += more.seconds;
-        self.processor_s += more.processor_s;
-        self.single_ms.extend(more.single_ms);
-    }
-
     pub(crate) fn rate(&self) -> f64 {
         self.signatures as f64 / self.seconds
     }
@@ -41,41 +36,6 @@ impl Figures {
     pub(crate) fn processor_ms(&self) -> f64 {
         self.processor_s * 1e3 / self.signatures as f64
     }
-
-    pub(crate) fn median_ms(&mut self) -> f64 {
-        median(&mut self.single_ms)
-    }
-}
-
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Processor time that a process has used so far, in seconds.
-pub(crate) fn processor_s(pid: u32) -> Result<f64> {
-    used_s(Path::new(&format!("/proc/{pid}")))
-}
-
-/// The same by the names of its threads, without their numbers.
-pub(crate) fn processor_by_thread_s(pid: u32) -> Result<BTreeMap<String, f64>> {
-    let mut used = BTreeMap::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = task?.path();
-        let name = std::fs::read_to_string(task.join("comm"))?;
-        let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
-        *used.entry(name).or_default() += used_s(&task)?;
-    }
-    Ok(used)
-}
-
-fn used_s(task: &Path) -> Result<f64> {
-    let stat = std::fs::read_to_string(task.join("stat"))?;
-    // The name may hold spaces; the numbers begin after it: state is field 3, utime and stime are 14 and 15.
-    let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split_whitespace().collect();
-    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    // USER_HZ is 100 on every architecture that this runs on.
-    Ok(ticks as f64 / 100.0)
 }
 
 /// Signs on each session for a while, then on one alone, and writes the figures.
@@ -90,8 +50,8 @@ pub(crate) fn measure(module: &Path, pin_file: &Path, sessions: usize, time: Dur
 
     let opened: Vec<Session> = (0..sessions).map(|_| context.open_ro_session(slot)).collect::<Result<_, _>>()?;
     let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (before, started) = (processor_s(std::process::id())?, Instant::now());
-    let (signatures, seconds) = thread::scope(|scope| {
+    let (before, started) = (Rooms::read(std::process::id())?, Instant::now());
+    let (signatures, seconds, used) = thread::scope(|scope| {
         let workers: Vec<_> = opened
             .into_iter()
             .map(|session| {
@@ -106,14 +66,15 @@ pub(crate) fn measure(module: &Path, pin_file: &Path, sessions: usize, time: Dur
             })
             .collect();
         thread::sleep(time);
-        let counted = (done.load(Ordering::Relaxed), started.elapsed().as_secs_f64());
+        let used = Rooms::read(std::process::id())?;
+        let counted = (done.load(Ordering::Relaxed), started.elapsed().as_secs_f64(), used);
         over.store(true, Ordering::Relaxed);
         for worker in workers {
             worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
         }
         anyhow::Ok(counted)
     })?;
-    let processor_s = processor_s(std::process::id())? - before;
+    let processor_s = used.since(&before, signatures).total_s();
     let single_ms = (0..single)
         .map(|_| {
             let started = Instant::now();

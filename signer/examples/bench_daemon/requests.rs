@@ -7,6 +7,7 @@ use bitcoin::{
 };
 use postern_protocol::{
     PROTOCOL_VERSION, canonical, frame,
+    reply::Address,
     request::{Request, RequestBody, SignRequest},
 };
 
@@ -19,6 +20,11 @@ impl Requests {
     pub(crate) fn new(public_key: &str) -> Result<Self> {
         let key: PublicKey = public_key.parse()?;
         Ok(Self { own: ScriptBuf::new_p2wpkh(&key.wpubkey_hash()?), next: 1 })
+    }
+
+    /// Frames for each of some clients.
+    pub(crate) fn frames(&mut self, clients: usize, each: usize) -> Result<Vec<Vec<Vec<u8>>>> {
+        (0..clients).map(|_| self.take(each)).collect()
     }
 
     /// This many frames that were never sent before.
@@ -40,6 +46,34 @@ impl Requests {
         let body = RequestBody::Sign(SignRequest { wallet: "hot".into(), psbt: psbt.serialize() });
         Ok(frame::wrap(&canonical::to_vec(&Request { version: PROTOCOL_VERSION, id: self.next, body }))?)
     }
+}
+
+/// A PSBT that spends a coin of each of these addresses.
+pub(crate) fn of_many_inputs(own: &[Address], salt: u32) -> Result<Vec<u8>> {
+    let coins: Vec<Transaction> = own
+        .iter()
+        .map(|address| {
+            let mut seed = [0xff; 32];
+            seed[..4].copy_from_slice(&salt.to_le_bytes());
+            let coin = TxOut { value: Amount::from_sat(1_000_000), script_pubkey: ScriptBuf::from(address.script_pubkey.clone()) };
+            transaction(OutPoint { txid: Txid::from_byte_array(seed), vout: address.index }, vec![coin])
+        })
+        .collect();
+    let pay = TxOut { value: Amount::from_sat(20_000_000), script_pubkey: ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::all_zeros()) };
+    let mut spend = transaction(OutPoint::null(), vec![pay]);
+    spend.input = coins
+        .iter()
+        .map(|coin| TxIn {
+            previous_output: OutPoint { txid: coin.compute_txid(), vout: 0 },
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            ..TxIn::default()
+        })
+        .collect();
+    let mut psbt = Psbt::from_unsigned_tx(spend)?;
+    for (fields, coin) in psbt.inputs.iter_mut().zip(coins) {
+        fields.non_witness_utxo = Some(coin);
+    }
+    Ok(psbt.serialize())
 }
 
 fn transaction(previous_output: OutPoint, output: Vec<TxOut>) -> Transaction {
