@@ -119,7 +119,7 @@ pub(crate) fn prepare(module: &str, label: &str, serial: &str, pin_file: &str, s
     })?;
     keystore.wait_ready(Duration::from_secs(30))?;
     let hot = keystore.create_hsm_key("hot")?;
-    keystore.create_seed("tree", Network::Regtest)?;
+    keystore.create_seed("tree", Network::Regtest, None)?;
     let path: DerivationPath = "m/84h/1h/0h".parse()?;
     let account = keystore.account_key("tree", Network::Regtest, &path)?;
     keystore.create_pool("many", Network::Regtest)?;
