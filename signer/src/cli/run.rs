@@ -13,6 +13,7 @@ use crate::{
 pub(super) fn run(path: &Path) -> Result<Ending> {
     logs::start().map_err(|e| anyhow!(e))?;
     let config = Config::load(path)?;
-    daemon::run(&config)?;
+    // Its words hold the cause's already.
+    daemon::run(&config).map_err(|e| anyhow!("{e}"))?;
     Ok(Ending::Done)
 }
