@@ -40,11 +40,12 @@ impl Check {
     pub(super) fn run(&self) -> Result<Ending> {
         let config = Config::load(&self.file)?;
         let mut warnings = config.warnings();
-        let mut protections = config.protections();
-        if !self.elsewhere {
+        let protections = if self.elsewhere {
+            config.protections()
+        } else {
             warnings.extend(config.check_machine()?);
-            protections.extend(Sandbox::try_out(config.allowances()));
-        }
+            [config.protections_here(), Sandbox::try_out(config.allowances())].concat()
+        };
         let policy = config.policy_text();
         if self.json {
             let report = Report {

@@ -4,7 +4,11 @@ use super::{AnchorKind, Config, Disclose, KeystoreTable, OnForgery};
 use crate::{
     policy::rules::{Destinations, Raise},
     protection::Protection,
+    tpm::Tpm,
 };
+
+/// The anchor cannot be copied and put back.
+const IN_HARDWARE: &str = "anchor-in-hardware";
 
 impl Config {
     /// Every protection that the configuration decides, on or off. Those of the machine are [`crate::sandbox`]'s.
@@ -71,6 +75,24 @@ impl Config {
         list
     }
 
+    /// The same with what the anchor's TPM says of itself, for whoever is on the machine and not yet enclosed.
+    #[must_use]
+    pub fn protections_here(&self) -> Vec<Protection> {
+        let mut list = self.protections();
+        let table = self.anchor.keystore.as_ref().and_then(|name| self.keystores.get(name)?.tpm());
+        let Some(table) = table.filter(|_| self.anchor.kind == AnchorKind::Tpm) else { return list };
+        let words = match Tpm::new(table.tcti.get_ref().clone()).with(|tpm| tpm.about()) {
+            Ok(about) => about.software().map(|software| {
+                format!("the anchor's TPM is software ({software}): whoever puts its files back puts the old anchor back with the ledger")
+            }),
+            Err(e) => Some(format!("whether the anchor's TPM is a chip cannot be told: {e}")),
+        };
+        if let (Some(words), Some(place)) = (words, list.iter_mut().find(|protection| protection.name == IN_HARDWARE)) {
+            *place = Protection::off(IN_HARDWARE, words);
+        }
+        list
+    }
+
     /// The anchor, and whether it can be put back to an old state together with the ledger.
     fn anchored(&self) -> Vec<Protection> {
         let name = "anchor";
@@ -81,19 +103,18 @@ impl Config {
         let noticed = |what: &str| {
             Protection::on(name, format!("a ledger put back from an old copy is noticed by the {what} of keystore `{keystore}`"))
         };
-        let in_hardware = "anchor-in-hardware";
         match self.keystores.get(keystore) {
-            // What the TPM is can be asked: `check_machine` does.
+            // What the TPM is can be asked: `protections_here` does.
             Some(KeystoreTable::Tpm(_)) => {
                 vec![
                     noticed("TPM"),
-                    Protection::on(in_hardware, "the anchor is in the TPM's memory, which a chip does not let be copied and put back"),
+                    Protection::on(IN_HARDWARE, "the anchor is in the TPM's memory, which a chip does not let be copied and put back"),
                 ]
             }
             table => vec![
                 noticed("token"),
                 Protection::new(
-                    in_hardware,
+                    IN_HARDWARE,
                     !table.is_some_and(KeystoreTable::is_softhsm),
                     "the anchor is in the token, which cannot be copied and put back",
                     "the anchor is on a SoftHSM token, which is files: whoever puts an old disk back puts the old anchor back with it",

@@ -28,7 +28,7 @@ use crate::{
     keystore::{Keystore, KeystoreError},
     ledger::{Ledger, LedgerError, LedgerOptions},
     policy::rules::{PolicyRules, SpendRules},
-    protection,
+    protection::{self, Protection},
     sandbox::{Reach, Sandbox, SandboxError},
     sign::{PoolRoom, SigningRoom, WalletRoom},
     wallet::{Wallet, WalletError, WalletKind},
@@ -253,11 +253,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // A signal that comes while the tokens are opened ends the daemon as soon as it serves.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Signals)?;
     let outside = Outside::read(config)?;
+    let configured = config.protections_here();
     let sandbox = Sandbox::enclose(config.allowances(), Reach::Process).map_err(StartError::Sandbox)?;
     if config.sandbox.missing == OnMissing::Refuse {
         sandbox.insist().map_err(StartError::Sandbox)?;
     }
-    log_protections(config, &sandbox);
+    log_protections(config, sandbox.protections(), configured);
     let daemon = Daemon::start(Parts::new(config, outside)?)?;
     if let Err(e) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
         log::warn!("systemd was not told: {e}");
@@ -271,11 +272,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 }
 
 /// One line with everything, and one for each protection that is off and worth a warning.
-fn log_protections(config: &Config, sandbox: &Sandbox) {
-    let machine = sandbox.protections();
+fn log_protections(config: &Config, machine: Vec<Protection>, configured: Vec<Protection>) {
     let off = machine.iter().filter(|protection| !protection.on).map(|protection| protection.words.clone());
     config.warnings().into_iter().chain(off).for_each(|warning| log::warn!("{warning}"));
-    log::info!("{}", protection::line(&[machine, config.protections()].concat()));
+    log::info!("{}", protection::line(&[machine, configured].concat()));
 }
 
 /// Registers a wallet with its keystore. Only what a token that answers says is wrong keeps the daemon from starting: a token

@@ -32,6 +32,40 @@ fn check_looks_for_secrets_and_says_what_cannot_be_told_here() {
 }
 
 #[test]
+fn check_names_every_protection_and_whether_it_is_on() {
+    let desk = Desk::new("check_protections");
+    desk.configure("[sandbox]\ndangerous_network = true\n\n[commands]\nquorum = 1\nmanagers = [\n    { name = \"one\", key = \"ed25519:8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c\" },\n]\n");
+    let said = desk.check(&[]).done();
+    let (_, protections) = said.split_once("\nProtections:\n").unwrap();
+    for line in [
+        "   on rate: ",
+        "   on total: ",
+        "  off anchor: no [anchor]: ",
+        "   on raise-by-command: ",
+        "  off quorum: [commands] quorum = 1: a single manager",
+        "   on forgery-lock: ",
+        "   on discreet: ",
+        "   on core-dumps: ",
+        "   on attach: ",
+        "   on new-privileges: ",
+        " secret-memory: ",
+        " swap: ",
+        " files: ",
+        " system-calls: ",
+        "  off network: [sandbox] dangerous_network: ",
+    ] {
+        assert!(protections.contains(line), "{line}: {said}");
+    }
+    let json = desk.check(&["--json"]).json();
+    let list = json["protections"].as_array().unwrap();
+    let on = |name: &str| list.iter().find(|p| p["name"] == name).unwrap()["on"].as_bool().unwrap();
+    assert_eq!((on("rate"), on("anchor"), on("quorum"), on("network"), on("core-dumps")), (true, false, false, false, true));
+    // What another machine has cannot be told here.
+    let elsewhere = desk.check(&["--elsewhere"]).done();
+    assert!(elsewhere.contains("off quorum: ") && !elsewhere.contains("core-dumps"), "{elsewhere}");
+}
+
+#[test]
 fn check_of_a_wrong_file_ends_with_1_the_line_and_a_hint() {
     let desk = Desk::new("check_wrong");
     desk.configure("[wallet.hot]\nkeystore = \"hsm\"\nkind = \"seed\"\ndescripter = \"\"\n");
