@@ -2,8 +2,8 @@
 //! is killed, its disk put back, its token pulled out. The real daemon, a real token. What is worked out from the returned signatures
 //! must be within the limits to the satoshi.
 //!
-//! What it does not do: step CLOCK_BOOTTIME, by which buckets fill. No process can; a stopped process is as near as it gets. The wall
-//! clock is not asked for limits, only for a command's expiry.
+//! What it does not do: step the clock by which buckets fill. No process can (CLOCK_MONOTONIC_RAW); a process that is stopped for a
+//! while is as near as it gets. The wall clock is not asked for limits, only for a command's expiry.
 
 mod account;
 mod arena;

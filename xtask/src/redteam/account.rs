@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +23,12 @@ use postern_protocol::{refusal::RefusalCode, reply::InputSignature};
 
 /// Transactions of one tangle (each shares a coin with another of it). The attacks make smaller ones, so that all is exact.
 const TANGLE_MAX: usize = 32;
+
+/// The signer's own kind of clock (its buckets fill by it): another could run a little slower.
+fn clock() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicRaw);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
 
 /// A limit that must hold.
 #[derive(Debug, Clone)]
@@ -50,7 +56,7 @@ pub(crate) enum Outcome {
 /// Everything that was asked and answered.
 #[derive(Debug)]
 pub(crate) struct Book {
-    start: Instant,
+    start: Duration,
     pages: Mutex<Pages>,
 }
 
@@ -103,11 +109,11 @@ pub(crate) struct Account {
 
 impl Book {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), pages: Mutex::default() }
+        Self { start: clock(), pages: Mutex::default() }
     }
 
     pub(crate) fn now(&self) -> Duration {
-        self.start.elapsed()
+        clock().saturating_sub(self.start)
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
