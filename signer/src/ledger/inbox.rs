@@ -1,9 +1,8 @@
 //! What waits for the writer, and when it is worth its while to look.
 //!
 //! A sync costs more processor time than verifying a signature or two, and as much for one charge as for many. So while earlier
-//! charges are still being signed, a charge waits until as many wait as are being signed, and a moment longer for those that are
-//! about to come: the token has enough to do meanwhile, and would not have come to the new ones anyway. A charge that comes alone
-//! never waits.
+//! charges are still being signed, a charge waits until as many wait as are being signed: the token has enough to do meanwhile, and
+//! would not have come to the new ones anyway. A charge that comes alone never waits.
 
 use std::{
     collections::VecDeque,
@@ -24,8 +23,6 @@ use crate::{analysis::SpendPlan, clock::Uptime};
 const BATCH_MAX: usize = 512;
 /// A charge waits no longer than this while more are being signed than wait: the token may hang, or its askers may be gone.
 const COMPANY_PATIENCE: Duration = Duration::from_millis(5);
-/// When half of all are here, it waits this long for the rest.
-const MOMENT: Duration = Duration::from_micros(200);
 /// Signatures wait this long for a charge to share its sync with.
 const RECORD_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -190,24 +187,18 @@ impl Inbox {
         }
     }
 
-    /// The first charge is here: waits for those that are worth waiting for.
+    /// The first charge is here: waits while more are being signed than wait.
     fn gather(&self, mut waiting: MutexGuard<'_, Waiting>) -> Next {
         let started = Instant::now();
-        let mut halfway = None;
         loop {
             let (charges, under_way) = (waiting.charges.len(), self.count_under_way());
-            let all = charges.saturating_add(under_way);
-            let (enough, patience, since) = if charges < under_way {
-                (all.div_ceil(2), self.patience, started)
-            } else {
-                (all, MOMENT, *halfway.get_or_insert_with(Instant::now))
-            };
-            let left = patience.saturating_sub(since.elapsed());
-            if under_way == 0 || charges >= BATCH_MAX || left.is_zero() || !waiting.orders.is_empty() {
+            let left = self.patience.saturating_sub(started.elapsed());
+            if charges >= under_way.min(BATCH_MAX) || left.is_zero() || !waiting.orders.is_empty() {
                 waiting.enough = 0;
                 return Next::Charges(waiting.charges.drain(..charges.min(BATCH_MAX)).collect());
             }
-            waiting.enough = enough.min(BATCH_MAX);
+            // Each that comes is most often one that was being signed.
+            waiting.enough = charges.saturating_add(under_way).div_ceil(2).min(BATCH_MAX);
             waiting = self.filled.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -251,7 +242,7 @@ mod tests {
         thread::scope(|scope| {
             let writer = scope.spawn(|| charges(inbox.next()));
             (0..3).for_each(|_| ask(&inbox));
-            assert!((2..=3).contains(&writer.join().unwrap()));
+            assert_eq!(writer.join().unwrap(), 3);
         });
         drop(signing);
     }
