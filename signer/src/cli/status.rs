@@ -61,7 +61,9 @@ fn show(status: &Status) {
     }
 
     say!("{}", paint(HEAD, "Limits"));
-    if status.limits.is_empty() {
+    if status.limits.is_empty() && status.rebase.is_some() {
+        say!("  {}", paint(DIM, "read with the re-base"));
+    } else if status.limits.is_empty() {
         say!("  {}", paint(WARN, "none: everything may leave"));
     }
     let width = status.limits.iter().map(|limit| limit.scope.chars().count()).max().unwrap_or_default();

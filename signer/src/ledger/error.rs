@@ -118,10 +118,23 @@ pub enum LedgerError {
     Anchor(#[from] AnchorError),
     /// SQLite failed.
     #[error("the ledger cannot be read or written (disk full, read-only? docs/ledger.md): {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(SqlError),
     /// The file system failed.
-    #[error("the state folder cannot be used: {0}")]
-    Io(#[from] std::io::Error),
+    #[error("the state folder cannot be used (disk full, read-only? docs/ledger.md): {0}")]
+    Io(std::io::Error),
+}
+
+// Not as sources: the texts hold what SQLite and the system say, and a chain of causes would say it again.
+impl From<SqlError> for LedgerError {
+    fn from(error: SqlError) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for LedgerError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 impl LedgerError {

@@ -28,6 +28,8 @@ pub(super) struct Guard {
     proven: bool,
     /// The ledger never ran before: nothing to prove, and the buckets are full.
     first: bool,
+    /// The managers said what counts, in this run.
+    rebased: bool,
     /// Ledger and anchor do not agree.
     hold: Option<Hold>,
     rules: PolicyRules,
@@ -61,6 +63,7 @@ impl Guard {
             lease_sat: options.lease_sat.unwrap_or_else(|| lease(&options.rules)).max(1),
             proven: hold.is_none() && found.is_some_and(latest),
             first: state.fresh,
+            rebased: false,
             hold,
             rules: options.rules.clone(),
             policy_hash: options.policy_hash.clone(),
@@ -127,26 +130,25 @@ impl Guard {
         self.held = None;
         self.missing_commands = 0;
         self.first = false;
+        self.rebased = true;
     }
 
     /// Kind, and what it proved.
     pub(super) fn describe(&self) -> String {
         let kind = self.anchor.kind();
-        if let Some(alarm) = self.alarm() {
-            return format!("{kind}: {alarm}");
+        if let Some(hold) = &self.hold {
+            return format!("{kind}: {}", hold.why);
         }
-        match (self.anchor.remembers(), self.is_stale(), self.proven) {
-            (false, ..) if self.first => format!("{kind}: the first start; an old ledger put back later would not be noticed"),
-            (true, false, _) if self.first => format!("{kind}: the first start"),
-            (false, ..) => format!("{kind}: an old ledger would not be noticed; the buckets started empty"),
-            (_, true, _) => format!("{kind}: the ledger is an old copy, {} commands are missing", self.missing_commands),
-            (.., true) => format!("{kind}: proved the ledger to be the latest"),
-            (.., false) => format!("{kind}: the last stop was not clean; the buckets started empty"),
+        if self.rebased {
+            return format!("{kind}: re-based; the buckets started empty");
         }
-    }
-
-    fn is_stale(&self) -> bool {
-        self.missing_commands > 0
+        match (self.anchor.remembers(), self.proven) {
+            (false, _) if self.first => format!("{kind}: the first start; an old ledger put back later would not be noticed"),
+            (true, _) if self.first => format!("{kind}: the first start"),
+            (false, _) => format!("{kind}: an old ledger would not be noticed; the buckets started empty"),
+            (true, true) => format!("{kind}: proved the ledger to be the latest"),
+            (true, false) => format!("{kind}: the last stop was not clean; the buckets started empty"),
+        }
     }
 
     /// What the anchor must hold at least.

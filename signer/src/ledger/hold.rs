@@ -19,7 +19,7 @@ pub(super) struct Hold {
     /// The anchor was lost, replaced or rolled back. None: the ledger is an old copy.
     pub(super) alarm: Option<LedgerError>,
     /// In words.
-    why: String,
+    pub(super) why: String,
     challenge: Challenge,
     /// What ledger and anchor know to be spent.
     pub(super) least_sat: u64,
@@ -30,7 +30,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Of an old copy: commands are missing.
     pub(super) fn stale(missing: u64, least_sat: u64, commands: u64) -> Result<Self, LedgerError> {
-        let why = format!("the ledger is an old copy: its anchor knows of {missing} more commands");
+        let why = format!("the ledger is an old copy: its anchor knows of commands that are missing here ({missing})");
         Ok(Self { alarm: None, why, challenge: random()?, least_sat, commands })
     }
 

@@ -66,7 +66,7 @@ fn an_old_copy_signs_nothing_until_the_managers_re_base_it() {
 
     let mut signer = desk.start();
     let status = desk.postern(&["status"]).done();
-    assert!(status.contains("the managers must re-base") && status.contains("knows of 1 more commands"), "{status}");
+    assert!(status.contains("the managers must re-base") && status.contains("commands that are missing here (1)"), "{status}");
     assert!(status.contains("spent      at least 0.003 BTC"), "{status}");
     desk.payment("second.psbt", 200_000);
     assert!(desk.postern(&["sign", "second.psbt"]).failed(2).contains("refused.ledger_stale"));
