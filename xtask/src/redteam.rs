@@ -39,6 +39,8 @@ const HOT_BURST_SAT: u64 = 3_000_000;
 const HOT_RATE_SAT: u64 = 600_000;
 /// Until the first command.
 const TOTAL_SAT: u64 = 12_000_000;
+/// Limits of so small a part of the real ones are passed, or the attack was none.
+const CONTROL: u64 = 10;
 /// Attackers at a time.
 const ATTACKERS: u64 = 6;
 
@@ -73,6 +75,7 @@ struct Report {
     outflow_sat: u64,
     gained_sat: u64,
     missed_by_sat: u64,
+    over_a_tenth_sat: u64,
     attacks: Vec<Row>,
     complaints: Vec<String>,
 }
@@ -127,8 +130,11 @@ fn fight(duration: Duration, seed: u64) -> Result<Report> {
     let elapsed = began.elapsed();
     fought?;
     check_ledger(&mut vault)?;
-    let account = arena.book.settle(&bounds(), &arena.own())?;
-    Ok(Report::new(seed, elapsed, &arena, account))
+    let own = arena.own();
+    let account = arena.book.settle(&bounds(1), &own)?;
+    // The same signatures against limits that they must be over.
+    let control = arena.book.settle(&bounds(CONTROL), &own)?;
+    Ok(Report::new(seed, elapsed, &arena, account, control.gained_sat))
 }
 
 fn plan() -> VaultPlan {
@@ -143,14 +149,15 @@ fn plan() -> VaultPlan {
         .wallet(WalletPlan::new("key", "hsm", "wpkh(@)"))
 }
 
-fn bounds() -> Vec<Bound> {
-    let (burst_sat, amount_sat, per_ms) = (BURST_SAT, RATE_SAT, 1_000);
-    let signer = Bound { scope: "signer".into(), wallet: None, burst_sat, amount_sat, per_ms, total_sat: Some(TOTAL_SAT) };
+/// The limits, or a part of them.
+fn bounds(part: u64) -> Vec<Bound> {
+    let (burst_sat, amount_sat, per_ms) = (BURST_SAT / part, RATE_SAT / part, 1_000);
+    let signer = Bound { scope: "signer".into(), wallet: None, burst_sat, amount_sat, per_ms, total_sat: Some(TOTAL_SAT / part) };
     let hot = Bound {
         scope: "wallet hot".into(),
         wallet: Some("hot".into()),
-        burst_sat: HOT_BURST_SAT,
-        amount_sat: HOT_RATE_SAT,
+        burst_sat: HOT_BURST_SAT / part,
+        amount_sat: HOT_RATE_SAT / part,
         total_sat: None,
         ..signer.clone()
     };
@@ -169,7 +176,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 impl Report {
-    fn new(seed: u64, elapsed: Duration, arena: &Arena, account: Account) -> Self {
+    fn new(seed: u64, elapsed: Duration, arena: &Arena, account: Account, over_a_tenth_sat: u64) -> Self {
         let mut complaints = arena.tally.complaints(&kinds());
         complaints.extend(account.broken);
         if account.blank > 0 {
@@ -177,6 +184,9 @@ impl Report {
         }
         if account.wrong > 0 {
             complaints.push(format!("{} signatures are none", account.wrong));
+        }
+        if over_a_tenth_sat == 0 {
+            complaints.push("the same signatures are not even over a tenth of the limits: nothing was really attacked".into());
         }
         let honest = |row: &Row| if row.kind == attacks::PAY.name { row.came_back.get("signed").copied() } else { None };
         let attacks = arena.tally.table();
@@ -193,6 +203,7 @@ impl Report {
             outflow_sat: account.outflow_sat,
             gained_sat: account.gained_sat,
             missed_by_sat: account.missed_by_sat,
+            over_a_tenth_sat,
             attacks,
             complaints,
         }
@@ -215,6 +226,7 @@ impl Report {
             "Gained over the limits: {} sat; over some stretch of time {} sat were missing to a rate's.",
             self.gained_sat, self.missed_by_sat
         );
+        println!("Against limits of a tenth the same signatures would be {} sat over them.", self.over_a_tenth_sat);
     }
 
     /// Nothing gained, everything tried, and the honest still paid.
