@@ -9,6 +9,7 @@ macro_rules! say {
     ($($words:tt)+) => { $crate::cli::paint::line(format_args!($($words)+)) };
 }
 
+mod attest;
 mod check;
 mod command;
 mod init;

@@ -39,6 +39,7 @@ mod work;
 use bitcoin::PublicKey;
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
+pub(crate) use self::durable::{read as read_state_file, write_new as write_state_file};
 pub(crate) use self::signature::answers;
 pub use self::{
     binding::{AccountKey, BoundKeys, WalletBinding},

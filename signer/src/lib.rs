@@ -16,6 +16,7 @@
 
 pub mod analysis;
 pub mod anchor;
+pub mod attest;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -13,6 +13,7 @@
 //! | `tpm/pcr.rs` | what was booted: platform configuration registers |
 //! | `tpm/seal.rs` | secrets under PCRs and an auth value |
 //! | `tpm/nv.rs` | bytes in its non-volatile memory |
+//! | `tpm/quote.rs` | signed statements about PCRs |
 //! | `tpm/about.rs` | who made it, whether it is virtual, its lockout |
 
 mod about;
@@ -21,6 +22,7 @@ mod connection;
 mod error;
 mod nv;
 mod pcr;
+mod quote;
 mod seal;
 mod tcti;
 
@@ -36,6 +38,7 @@ pub use self::{
     error::TpmError,
     nv::NvArea,
     pcr::{PcrSet, PcrValues, pcr_meaning},
+    quote::{Quote, Quoted, QuotingKey, quoted},
     seal::Sealed,
     tcti::{Tcti, TctiError},
 };

@@ -111,8 +111,15 @@ const TPM2_TOOLS: Need = Need {
     dnf: "tpm2-tools",
     pacman: "tpm2-tools",
 };
+const OPENSSL: Need = Need {
+    purpose: "openssl: to verify what a TPM signed with another program than ours",
+    present: || program::on_path("openssl").is_some(),
+    apt: "openssl",
+    dnf: "openssl",
+    pacman: "openssl",
+};
 
-const ALWAYS: [&Need; 8] = [&SOFTHSM, &TSS, &PKG_CONFIG, &SWTPM, &TPM2_TOOLS, &TOR, &IPROUTE, &UTIL_LINUX];
+const ALWAYS: [&Need; 9] = [&SOFTHSM, &TSS, &PKG_CONFIG, &SWTPM, &TPM2_TOOLS, &OPENSSL, &TOR, &IPROUTE, &UTIL_LINUX];
 const FOR_BITCOIND: [&Need; 6] = [&CMAKE, &MAKE, &CXX, &BOOST, &LIBEVENT, &SQLITE];
 
 fn header(name: &str) -> bool {

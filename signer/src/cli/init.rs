@@ -11,12 +11,15 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Ending,
-    paint::{DIM, HEAD, paint},
+    paint::{DIM, HEAD, WARN, paint},
     site::Site,
 };
 use crate::{
+    attest::{self, AttestKeyError},
+    config::Config,
     identity::{IDENTITY_FILE, Identity, IdentityError},
     ledger::Ledger,
+    tpm::Tpm,
 };
 
 pub(super) fn run(site: &Site) -> Result<Ending> {
@@ -52,6 +55,8 @@ pub(super) fn run(site: &Site) -> Result<Ending> {
         (None, false) => make(state)?,
     };
 
+    make_attestation_keys(&config)?;
+
     say!();
     say!("{} {}", paint(HEAD, "Identity:"), identity.public());
     say!("{}", paint(DIM, "Managers' commands and the coordinator know this signer by it."));
@@ -61,6 +66,30 @@ pub(super) fn run(site: &Site) -> Result<Ending> {
         say!("{} postern-signer check {}", paint(HEAD, "Next:"), site.config_path().display());
     }
     Ok(Ending::Done)
+}
+
+/// A key in each TPM that signs what was booted. A TPM that is away is no reason to stop: this can be run again.
+fn make_attestation_keys(config: &Config) -> Result<()> {
+    for (name, table) in config.keystores.iter().filter_map(|(name, table)| Some((name, table.tpm()?))) {
+        match attest::read_key(&config.state, name) {
+            Ok(_) => {}
+            Err(AttestKeyError::Missing(path)) => {
+                say!("Making the attestation key of keystore {name}'s TPM, {}.", path.display());
+                match attest::make_key(&Tpm::new(table.tcti.get_ref().clone()), &config.state, name) {
+                    Ok(_) => {}
+                    Err(AttestKeyError::Tpm(e)) => {
+                        anstream::eprintln!(
+                            "{} it is not made: {e}; run `postern init` again when that is mended",
+                            paint(WARN, "Warning:")
+                        );
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// In the state folder, see [`crate::ledger`].

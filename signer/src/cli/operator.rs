@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Ending, Program, command, completions, init, ledger, sign, simulate, site::Site, status, wallet};
+use super::{Ending, Program, attest, command, completions, init, ledger, sign, simulate, site::Site, status, wallet};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +13,8 @@ Examples:
   postern sign payment.psbt -o signed.psbt
   postern status
   postern ledger verify
+  postern attest --nonce 8a88e3dd7409f195fd52db2d3cba5d72 -o statement.json
+  postern attest verify statement.json --nonce 8a88e3dd7409f195fd52db2d3cba5d72 --expect good.json
   postern command new add-total \"1 BTC\" --signer-key ed25519:… --network bitcoin -o more.command
 
 All of them take --config FILE; without it they read /etc/postern/signer.toml.";
@@ -46,6 +48,8 @@ enum Task {
     /// Make, sign, read and apply managers' commands.
     #[command(subcommand)]
     Command(command::ManagerCommand),
+    /// Have the TPM sign what was booted, for whoever asks; or check such a statement.
+    Attest(Box<attest::Attest>),
     /// Print the completions of a shell.
     Completions {
         /// For which shell.
@@ -64,6 +68,7 @@ impl Program for OperatorCli {
             Task::Status(command) => command.run(site),
             Task::Ledger(command) => command.run(site),
             Task::Command(command) => command.run(site),
+            Task::Attest(command) => command.run(site),
             Task::Completions { shell } => Ok(completions::<Self>(shell)),
         }
     }

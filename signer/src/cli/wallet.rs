@@ -7,11 +7,16 @@ mod reseal;
 mod script;
 mod show;
 
+use std::str::FromStr;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use super::{Ending, site::Site};
-use crate::config::{Config, WalletConfig};
+use crate::{
+    config::{Config, WalletConfig},
+    tpm::PcrSet,
+};
 
 /// `postern wallet …`
 #[derive(Debug, Subcommand)]
@@ -37,6 +42,24 @@ impl WalletCommand {
             Self::Export(command) => command.run(site),
             Self::Address(command) => command.run(site),
         }
+    }
+}
+
+/// A PCR and its value as they are typed: `11=HEX`.
+#[derive(Debug, Clone)]
+pub(super) struct PcrValue(pub(super) u8, pub(super) [u8; 32]);
+
+impl FromStr for PcrValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a PCR and its value, such as 11=… and 64 hex digits");
+        let (index, value) = text.split_once('=').ok_or_else(wrong)?;
+        let index: u8 = index.parse().map_err(|_| wrong())?;
+        PcrSet::new([index]).ok_or_else(wrong)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(value, &mut bytes).map_err(|_| wrong())?;
+        Ok(Self(index, bytes))
     }
 }
 

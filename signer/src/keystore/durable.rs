@@ -15,7 +15,7 @@ use super::KeystoreError;
 ///
 /// # Errors
 /// [`KeystoreError::Exists`]; [`KeystoreError::Storage`].
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
     write(path, bytes, RenameFlags::NOREPLACE)
 }
 
@@ -59,7 +59,7 @@ pub(super) fn sync_folder_of(path: &Path) -> Result<(), KeystoreError> {
 }
 
 /// Reads a file of at most `max` bytes; none when there is none.
-pub(super) fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>, KeystoreError> {
+pub(crate) fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>, KeystoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -177,7 +177,7 @@ impl Keystore for TpmKeystore {
         check_name(&wallet.wallet)?;
         let bound = self.core().add(wallet);
         self.core().connected()?;
-        self.core().check(&bound)?;
+        self.core().check(&bound);
         bound.keys(self.core()).map(|_| ())
     }
 

@@ -23,16 +23,16 @@ use crate::board::Board;
 const SECRET: &str = "correct horse";
 const LEASE_SAT: u64 = 1_000_000;
 
-struct Desk {
-    board: Board,
+pub(crate) struct Desk {
+    pub(crate) board: Board,
 }
 
 /// Exit code, standard output and error.
-type Said = (i32, String, String);
+pub(crate) type Said = (i32, String, String);
 
 impl Desk {
     /// A signer with the wallet `hot`, not running.
-    fn new(label: &str) -> Self {
+    pub(crate) fn new(label: &str) -> Self {
         let board = Board::new(label);
         board.run.write("tpm.auth", SECRET).unwrap();
         let desk = Self { board };
@@ -59,7 +59,7 @@ impl Desk {
         self.board.run.join("signer.toml")
     }
 
-    fn postern(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn postern(&self, arguments: &[&str]) -> Said {
         self.run(Command::new(env!("CARGO_BIN_EXE_postern")).args(arguments).arg("--config").arg(self.config()))
     }
 
@@ -74,7 +74,7 @@ impl Desk {
     }
 
     #[track_caller]
-    fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let (code, out, err) = self.postern(arguments);
         assert_eq!(code, 0, "{out}{err}");
         assert!(!err.contains("tss2"), "the TPM's library writes of its own: {err}");

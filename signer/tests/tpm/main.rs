@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod anchor;
+mod attesting;
 mod board;
 mod daemon;
 mod keystore;

@@ -1,9 +1,10 @@
 //! `postern wallet reseal`: a seed sealed by the TPM is sealed to another boot as well, so that an update does not lock it.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
+use super::PcrValue;
 use super::{configured, new::open};
 use crate::{
     cli::{
@@ -12,7 +13,7 @@ use crate::{
         site::Site,
     },
     keystore::OpenKeystore,
-    tpm::{PcrSet, pcr_meaning},
+    tpm::pcr_meaning,
 };
 
 /// Arguments.
@@ -22,28 +23,10 @@ pub(in crate::cli) struct Reseal {
     name: String,
     /// What a PCR will hold after the boot to come, as `11=HEX`. Those that are not named are taken as they are now.
     #[arg(long, value_name = "PCR=SHA256")]
-    pcr: Vec<Coming>,
+    pcr: Vec<PcrValue>,
     /// What the seed was sealed to before no longer opens it.
     #[arg(long)]
     only: bool,
-}
-
-/// A PCR and its value to come.
-#[derive(Debug, Clone)]
-struct Coming(u8, [u8; 32]);
-
-impl FromStr for Coming {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a PCR and its value, such as 11=… and 64 hex digits");
-        let (index, value) = text.split_once('=').ok_or_else(wrong)?;
-        let index: u8 = index.parse().map_err(|_| wrong())?;
-        PcrSet::new([index]).ok_or_else(wrong)?;
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(value, &mut bytes).map_err(|_| wrong())?;
-        Ok(Self(index, bytes))
-    }
 }
 
 impl Reseal {
@@ -53,7 +36,7 @@ impl Reseal {
         let Some(table) = config.keystores.get(&wallet.keystore).and_then(|table| table.tpm()) else {
             bail!("[wallet.{}] is on keystore {}, which is no TPM; only a TPM seals to a boot", self.name, wallet.keystore);
         };
-        let coming: BTreeMap<u8, [u8; 32]> = self.pcr.iter().map(|Coming(index, value)| (*index, *value)).collect();
+        let coming: BTreeMap<u8, [u8; 32]> = self.pcr.iter().map(|PcrValue(index, value)| (*index, *value)).collect();
         if let Some(stranger) = coming.keys().find(|index| !table.pcrs.iter().any(|known| known == **index)) {
             bail!("PCR {stranger} is none of those in [keystore.{}] pcrs: {}", wallet.keystore, table.pcrs);
         }

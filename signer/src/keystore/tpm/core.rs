@@ -163,15 +163,13 @@ impl Core {
         SeedKeys::from_seed(wallet, &seed)
     }
 
-    /// Unseals a wallet's seed if that was not done yet, and has it sign something. What is wrong with the wallet is kept; only
-    /// a TPM that does not answer is an error.
-    pub(super) fn check(&self, bound: &Bound) -> Result<(), KeystoreError> {
+    /// Unseals a wallet's seed if that was not done yet, and has it sign something. What goes wrong is kept for whoever asks.
+    pub(super) fn check(&self, bound: &Bound) {
         let WalletBinding { wallet, network, keys } = &bound.binding;
         let mut place = lock(&bound.keys);
         match &*place {
-            Keys::Ready(_) => return Ok(()),
-            // For good: each try counts towards the lockout.
-            Keys::Failed(KeystoreError::Pin { .. }) => return Ok(()),
+            // A refused auth value is for good: each try counts towards the lockout.
+            Keys::Ready(_) | Keys::Failed(KeystoreError::Pin { .. }) => return,
             Keys::Failed(_) | Keys::Unchecked => {}
         }
         let checked = match keys {
@@ -185,7 +183,6 @@ impl Core {
         };
         match checked {
             Ok(keys) => *place = Keys::Ready(Arc::new(keys)),
-            Err(error @ KeystoreError::Unavailable { .. }) => return Err(error),
             Err(error) => {
                 if !matches!(&*place, Keys::Failed(known) if *known == error) {
                     log::error!("keystore `{}`: {error}", self.config.name);
@@ -193,7 +190,6 @@ impl Core {
                 *place = Keys::Failed(error);
             }
         }
-        Ok(())
     }
 
     /// Forgets seeds; their memory is wiped when the last signature that uses it is done.

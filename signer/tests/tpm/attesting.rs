@@ -1,0 +1,141 @@
+//! What a machine booted, told to somebody elsewhere.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Desk;
+
+const NONCE: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+/// The statement of this moment.
+fn statement(desk: &Desk, nonce: &str) -> Value {
+    serde_json::from_str(&desk.done(&["attest", "--nonce", nonce, "--json"])).unwrap()
+}
+
+/// What `verify` says of a statement, against a good one.
+fn verify(desk: &Desk, statement: &Value, nonce: &str, good: &Value, more: &[&str]) -> (i32, String) {
+    desk.board.run.write("statement.json", statement.to_string()).unwrap();
+    desk.board.run.write("good.json", good.to_string()).unwrap();
+    let verify = [&["attest", "verify", "statement.json", "--nonce", nonce, "--expect", "good.json"], more].concat();
+    let (code, out, err) = desk.postern(&verify);
+    (code, out + &err)
+}
+
+#[test]
+fn a_statement_of_the_same_boot_verifies_and_one_of_another_boot_says_which_pcr_changed() {
+    let desk = Desk::new("attest");
+    let good = statement(&desk, OTHER);
+    let now = statement(&desk, NONCE);
+    let (code, said) = verify(&desk, &now, NONCE, &good, &[]);
+    assert_eq!(code, 0, "{said}");
+    for wanted in
+        ["signed by the pinned attestation key p256:", "answers this nonce", "PCR 11 (kernel image) holds", "booted what is expected"]
+    {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    desk.board.measure(11, 1);
+    let changed = statement(&desk, NONCE);
+    let (code, said) = verify(&desk, &changed, NONCE, &good, &[]);
+    assert!(code == 2 && said.contains("Bad:  PCR 11 (kernel image) holds"), "{said}");
+    assert!(said.contains("Good: PCR 7"), "{said}");
+    // An update that is known.
+    let value = changed["pcrs"]["11"].as_str().unwrap();
+    let (code, said) = verify(&desk, &changed, NONCE, &good, &["--pcr", &format!("11={value}")]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn whatever_is_changed_in_a_statement_is_noticed() {
+    let desk = Desk::new("changed_statement");
+    let good = statement(&desk, OTHER);
+    let now = statement(&desk, NONCE);
+    let bad = |statement: &Value, nonce: &str, why: &str| {
+        let (code, said) = verify(&desk, statement, nonce, &good, &[]);
+        assert!(code != 0 && said.contains(why), "{why}: {said}");
+    };
+    bad(&now, OTHER, "answers another nonce");
+    bad(&good, NONCE, "answers another nonce");
+    for (field, place) in [("attest", 0), ("attest", 60), ("attest", 100), ("signature", 3), ("signature", 70)] {
+        let mut changed = now.clone();
+        let mut text = changed[field].as_str().unwrap().to_owned().into_bytes();
+        text[place] = if text[place] == b'0' { b'1' } else { b'0' };
+        changed[field] = json!(String::from_utf8(text).unwrap());
+        bad(&changed, NONCE, "not signed by the pinned attestation key");
+    }
+    let mut lying = now.clone();
+    lying["pcrs"]["11"] = json!("11".repeat(32));
+    bad(&lying, NONCE, "not those that the TPM signed");
+    let mut fewer = now.clone();
+    fewer["pcrs"].as_object_mut().unwrap().remove("11");
+    bad(&fewer, NONCE, "not those that the TPM signed");
+    for rubbish in [json!({}), json!("x"), json!({ "postern_attestation": 1, "signer": "no" })] {
+        bad(&rubbish, NONCE, "not an attestation");
+    }
+    let mut unreadable = now.clone();
+    unreadable["attest"] = json!("zz");
+    bad(&unreadable, NONCE, "not an attestation");
+    // A nonce that repeats by chance is none.
+    assert_eq!(desk.postern(&["attest", "--nonce", "1"]).0, 1);
+}
+
+#[test]
+fn another_boards_statement_and_another_signers_do_not_pass() {
+    let desk = Desk::new("this_one");
+    let other = Desk::new("other_one");
+    let good = statement(&desk, OTHER);
+    let foreign = statement(&other, NONCE);
+    let (code, said) = verify(&desk, &foreign, NONCE, &good, &[]);
+    assert!(code == 2 && said.contains("not signed by the pinned attestation key"), "{said}");
+    // The other board speaks for our signer: it may have its own key believed, and its nonce is bound to its own identity.
+    let mut claims = foreign.clone();
+    claims["signer"] = good["signer"].clone();
+    let (code, said) = verify(&desk, &claims, NONCE, &good, &["--key", foreign["key"].as_str().unwrap()]);
+    assert!(code == 2 && said.contains("speaks for another signer"), "{said}");
+}
+
+#[test]
+fn the_attestation_key_is_made_once_and_only_its_tpm_uses_it() {
+    let desk = Desk::new("ak");
+    let key = statement(&desk, NONCE)["key"].clone();
+    desk.done(&["init"]);
+    assert_eq!(statement(&desk, NONCE)["key"], key);
+    let other = Desk::new("ak_other");
+    std::fs::copy(desk.board.run.join("state/attest-board.key"), other.board.run.join("state/attest-board.key")).unwrap();
+    let (code, _, err) = other.postern(&["attest", "--nonce", NONCE]);
+    assert!(code == 1 && err.contains("another TPM"), "{err}");
+    std::fs::remove_file(desk.board.run.join("state/attest-board.key")).unwrap();
+    let (code, _, err) = desk.postern(&["attest", "--nonce", NONCE]);
+    assert!(code == 1 && err.contains("`postern init` makes one"), "{err}");
+    desk.done(&["init"]);
+    assert_ne!(statement(&desk, NONCE)["key"], key);
+}
+
+#[test]
+fn another_program_verifies_the_quote() {
+    let desk = Desk::new("tpm2_tools");
+    let now = statement(&desk, NONCE);
+    // openssl knows nothing of TPMs and nothing of us: a P-256 signature over what the TPM said.
+    let key = hex::decode(now["key"].as_str().unwrap().strip_prefix("p256:").unwrap()).unwrap();
+    let prefix = hex::decode("3039301306072a8648ce3d020106082a8648ce3d030107032200").unwrap();
+    desk.board.run.write("key.der", [prefix, key].concat()).unwrap();
+    desk.board.run.write("attest.bin", hex::decode(now["attest"].as_str().unwrap()).unwrap()).unwrap();
+    let signature = hex::decode(now["signature"].as_str().unwrap()).unwrap();
+    desk.board.run.write("signature.der", der(&signature)).unwrap();
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["dgst", "-sha256", "-keyform", "DER", "-verify", "key.der", "-signature", "signature.der", "attest.bin"]);
+    let output = openssl.current_dir(desk.board.run.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// ECDSA-Sig-Value (RFC 3279 §2.2.3).
+fn der(signature: &[u8]) -> Vec<u8> {
+    let integers: Vec<u8> = signature
+        .chunks(32)
+        .flat_map(|number| {
+            let number: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
+            let sign: &[u8] = if number[0] & 0x80 == 0 { &[] } else { &[0] };
+            [&[2, (number.len() + sign.len()) as u8], sign, &number].concat()
+        })
+        .collect();
+    [&[0x30, integers.len() as u8], integers.as_slice()].concat()
+}
