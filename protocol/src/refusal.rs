@@ -99,6 +99,7 @@ refusal_codes! {
     // Analysis: fee.
     FeeAbsolute, "refused.fee_absolute", Forbidden, "The fee is over [wallet.NAME] fee.max.";
     FeeRate, "refused.fee_rate", Forbidden, "The fee rate is over [wallet.NAME] fee.max_rate.";
+    FeeTooLow, "refused.fee_too_low", Forbidden, "The fee is below 0.1 sat/vB: no node relays the transaction, and it would cost nothing to ask for many.";
     FeeShare, "refused.fee_share", Forbidden, "The fee is over [wallet.NAME] fee.max_share of what is paid.";
     // Policy.
     DestinationForbidden, "refused.destination_forbidden", Forbidden, "An output pays to a script that is not in [wallet.NAME] destinations.";

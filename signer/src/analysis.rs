@@ -65,6 +65,7 @@ pub fn analyze(wallet: &Wallet, rules: &SpendRules, psbt: &[u8]) -> Result<Spend
         change: outputs.change,
         payments: outputs.payments,
         fee_sat,
+        relay_fee_sat: fee::relay_fee_sat(weight),
         outflow_sat,
         weight_wu: weight.heaviest,
         tasks,

@@ -8,7 +8,16 @@ use postern_protocol::{
 use super::{inputs::Inputs, outputs::Outputs, refuse, shape::SignedWeight};
 use crate::policy::rules::FeeCaps;
 
-/// All inputs minus all outputs, within the caps.
+/// Nodes relay nothing below this, in satoshi per 1,000 virtual bytes (`minrelaytxfee` of Bitcoin Core 30; earlier ones ask for more).
+const RELAY_FEE_SAT_PER_KVB: u64 = 100;
+
+/// The least fee at which a transaction is relayed, by the least that it can weigh (others' inputs not counted). Every entry
+/// in the ledger costs at least as much, or whoever holds the gate could fill the disk for nothing.
+pub(super) fn relay_fee_sat(weight: SignedWeight) -> u64 {
+    weight.lightest.div_ceil(4).saturating_mul(RELAY_FEE_SAT_PER_KVB).div_ceil(1_000)
+}
+
+/// All inputs minus all outputs, within the caps and not below what nodes relay.
 pub(super) fn check(caps: &FeeCaps, inputs: &Inputs<'_>, outputs: &Outputs, weight: SignedWeight) -> Result<u64, Refusal> {
     let paid_sat = outputs.payments_sat();
     let out_sat = paid_sat.saturating_add(outputs.change_sat());
@@ -47,6 +56,13 @@ pub(super) fn check(caps: &FeeCaps, inputs: &Inputs<'_>, outputs: &Outputs, weig
                 max / 10_000,
                 max % 10_000
             ),
+        );
+    }
+    let least_sat = relay_fee_sat(weight);
+    if fee_sat < least_sat {
+        return refuse(
+            RefusalCode::FeeTooLow,
+            format!("the fee is {fee_sat} sat; nodes relay no transaction of this size below {least_sat} sat (0.1 sat/vB)"),
         );
     }
     Ok(fee_sat)

@@ -14,6 +14,7 @@ pub struct SpendPlan {
     pub(super) change: Vec<ProvenChange>,
     pub(super) payments: Vec<Payment>,
     pub(super) fee_sat: u64,
+    pub(super) relay_fee_sat: u64,
     pub(super) outflow_sat: u64,
     pub(super) weight_wu: u64,
     pub(super) tasks: Vec<SigningTask>,
@@ -126,6 +127,11 @@ impl SpendPlan {
     pub fn fee_sat(&self) -> u64 {
         self.fee_sat
     }
+    /// The least fee at which nodes relay it: no entry in the ledger costs less.
+    #[must_use]
+    pub fn relay_fee_sat(&self) -> u64 {
+        self.relay_fee_sat
+    }
     /// Own inputs minus proven change: the charge. The fee is in it. With foreign inputs more may return than was ours; then
     /// it is 0. Later the same transaction may have more inputs of ours, and more outflow: once the gap reaches them.
     #[must_use]
@@ -170,11 +176,18 @@ impl SpendPlan {
             change: vec![],
             payments: vec![Payment { output: 0, value_sat: outflow_sat - fee_sat, script_pubkey }],
             fee_sat,
+            relay_fee_sat: 0,
             outflow_sat,
             weight_wu: 440,
             tasks: vec![],
             transaction,
         }
+    }
+
+    /// The same with another least fee.
+    pub(crate) fn with_relay_fee(mut self, sat: u64) -> Self {
+        self.relay_fee_sat = sat;
+        self
     }
 
     /// The same transaction as the other wallet in it sees it.

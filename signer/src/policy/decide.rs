@@ -71,7 +71,11 @@ pub fn decide(state: &PolicyState<'_>, plan: &SpendPlan, now: Uptime) -> Result<
     check_destinations(plan, &rules.destinations)?;
 
     let (membership, charged_sat) = state.kin.place(plan);
-    let increase_sat = plan.outflow_sat().saturating_sub(charged_sat);
+    let mut increase_sat = plan.outflow_sat().saturating_sub(charged_sat);
+    if let Membership::Founds(_) = membership {
+        // With inputs of others it may be that nothing leaves. An entry in the ledger is not free even so.
+        increase_sat = increase_sat.max(plan.relay_fee_sat());
+    }
     let at_ms = now.as_millis();
     if increase_sat > 0 {
         for (scope, held) in scopes {

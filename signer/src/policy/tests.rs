@@ -194,6 +194,21 @@ fn lowering_works_at_once_and_what_was_spent_stays_spent() {
 }
 
 #[test]
+fn what_founds_a_family_is_never_free_and_what_joins_one_may_be() {
+    let rules = rules(limits(&[], Some(100)), Limits::default());
+    let scopes = Scopes::new(&rules);
+    let asked = |kin: Kin, outflow_sat| {
+        let plan = SpendPlan::for_tests("hot", &[coin(1)], &[], outflow_sat, 0).with_relay_fee(11);
+        decide(&PolicyState { rules: &rules, scopes: &scopes, kin: &kin }, &plan, Uptime::default()).unwrap().increase_sat()
+    };
+    assert_eq!([0, 10, 11, 12].map(|sat| asked(Kin::default(), sat)), [11, 11, 11, 12]);
+    let family = || Kin { families: vec![family(1, 50, &[1])], ..Kin::default() };
+    assert_eq!([0, 50, 51].map(|sat| asked(family(), sat)), [0, 0, 1]);
+    let repeat = Kin { repeat: Some(Repeat { charge: 1, outflow_sat: 0 }), ..Kin::default() };
+    assert_eq!(asked(repeat, 0), 0);
+}
+
+#[test]
 fn raising_in_the_configuration_needs_a_command() {
     let before = rules(limits(&[rate(10, MINUTE, 100)], Some(1_000)), Limits::default());
     let mut scopes = Scopes::new(&before);

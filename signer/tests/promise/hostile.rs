@@ -84,6 +84,19 @@ fn a_loop_of_transfers_to_oneself_drains_fees_only_within_the_limits() {
 }
 
 #[test]
+fn what_costs_nothing_is_not_signed_or_is_charged_what_an_entry_costs() {
+    let mut signer = Signer::new(total(1_000));
+    // All of it returns: it could be asked for without end, and each time the ledger would grow.
+    let psbt = SITE.psbt(&[SITE.coin(0)], &[Output::Own(Box::new(SITE.change(0)), COIN_SAT)]);
+    assert_eq!(SITE.analyze(0, &psbt).unwrap_err().code, RefusalCode::FeeTooLow);
+    // Somebody else pays the fee, and ours returns whole.
+    let shared = |fee_sat| Spend { coins: 0b1001, from_sat: [0, 5_000], fee_sat, payee: 1, second_sat: 0 };
+    let charged: u64 = (0..20).map(|n| signer.charge(shared(500 + n)).unwrap()).sum();
+    assert!((20 * 10..=20 * 30).contains(&charged), "{charged}");
+    assert_eq!(signer.most(), 0);
+}
+
+#[test]
 fn in_a_chain_of_bumps_the_one_that_excludes_the_first_no_longer_is_charged_in_full() {
     let mut signer = Signer::new(total(12_000));
     assert_eq!(signer.charge(pay(0b001, 5_000)).unwrap(), 5_000);

@@ -16,9 +16,9 @@ pub trait Rules: Clone + Debug + PartialEq + Eq + Hash + Send + Sync + 'static {
     fn joins(spends: Coins, coin: Coins, leader: Coins) -> bool {
         spends & coin != 0 && leader & !spends == 0
     }
-    /// What a family has been charged, once a member with this outflow joined.
-    fn family_charge(before_sat: u64, member_sat: u64) -> u64 {
-        before_sat.max(member_sat)
+    /// What a family that was charged so much is given back when a member with this outflow joins.
+    fn given_back(_before_sat: u64, _member_sat: u64) -> u64 {
+        0
     }
     /// What is missing from a bucket at the start, of what was missing before. All in units.
     fn missing_at_start(owed: u128, burst: u128, latest: bool) -> u128 {
@@ -60,6 +60,8 @@ pub struct Transaction {
     pub foreign: Coins,
     pub outflow_sat: u64,
     pub fee_sat: u64,
+    /// What an entry in the ledger costs at least.
+    pub least_sat: u64,
 }
 
 /// The answer to a request.
@@ -258,7 +260,11 @@ impl<R: Rules> Model<R> {
             return Verdict::Granted { increase_sat: 0, repeat: true };
         }
         let joins = self.joins(asked);
-        let increase_sat = charge_sat.saturating_sub(joins.map_or(0, |n| self.disk.families[n].charge_sat));
+        let increase_sat = match joins {
+            Some(family) => charge_sat.saturating_sub(self.disk.families[family].charge_sat),
+            None => charge_sat.max(asked.least_sat),
+        };
+        let given_back_sat = joins.map_or(0, |n| R::given_back(self.disk.families[n].charge_sat, charge_sat));
         let refusals = scopes.iter().filter_map(|s| self.disk.scopes[*s].filled(now_ms).refuses(increase_sat));
         if let Some(refusal) = refusals.max_by_key(severity) {
             return refusal;
@@ -269,7 +275,7 @@ impl<R: Rules> Model<R> {
                 if charge_sat > family.charge_sat {
                     family.leader = asked.own;
                 }
-                family.charge_sat = R::family_charge(family.charge_sat, charge_sat);
+                family.charge_sat = family.charge_sat.max(charge_sat) - given_back_sat;
                 family.members += 1;
             }
             None => self.disk.families.push(Family {
@@ -285,8 +291,11 @@ impl<R: Rules> Model<R> {
         for scope in scopes {
             let scope = &mut self.disk.scopes[scope];
             *scope = scope.filled(now_ms);
-            scope.used_sat += increase_sat;
-            scope.buckets.iter_mut().for_each(|b| b.owed += u128::from(increase_sat) * u128::from(b.rate.per_ms));
+            scope.used_sat = (scope.used_sat + increase_sat) - given_back_sat;
+            for bucket in &mut scope.buckets {
+                bucket.owed += u128::from(increase_sat) * u128::from(bucket.rate.per_ms);
+                bucket.owed = bucket.owed.saturating_sub(u128::from(given_back_sat) * u128::from(bucket.rate.per_ms));
+            }
         }
         let charged_sat = self.disk.charged_sat;
         if let Some(anchor) = self.anchor.as_mut().filter(|anchor| charged_sat > anchor.bound_sat) {
@@ -422,13 +431,15 @@ impl Scope {
         waits.max().filter(|ms| *ms > 0).map(Verdict::WaitMs)
     }
 
-    /// A new bucket goes on from the old one of the same rate, else of the same period, else from the one that lacks most.
+    /// A new bucket goes on from the old one of the same rate; else, of those with the same period and those that it is within, from the
+    /// one that lacks most; else from the one that lacks most.
     fn set_rates<R: Rules>(&mut self, rates: &[Rate]) {
         let old = std::mem::take(&mut self.buckets);
         let lacks = |bucket: &Bucket, per_ms: u64| (bucket.owed * u128::from(per_ms)).div_ceil(u128::from(bucket.rate.per_ms));
         let owed = |rate: &Rate| {
             let most = |fits: &dyn Fn(&Rate) -> bool| old.iter().filter(|b| fits(&b.rate)).map(|b| lacks(b, rate.per_ms)).max();
-            let inherited = most(&|o| o == rate).or_else(|| most(&|o| o.per_ms == rate.per_ms)).or_else(|| most(&|_| true));
+            let inherited =
+                most(&|o| o == rate).or_else(|| most(&|o| o.per_ms == rate.per_ms)).or_else(|| most(&|_| true));
             R::missing_after_change(inherited.unwrap_or(0))
         };
         self.buckets = rates.iter().map(|rate| Bucket { rate: *rate, owed: owed(rate) }).collect();

@@ -172,6 +172,7 @@ impl Site {
             foreign: spend.coins & !spend.own(wallet),
             outflow_sat: spend.outflow_sat(wallet),
             fee_sat: spend.fee_sat,
+            least_sat: plan.relay_fee_sat(),
         }
     }
 }
