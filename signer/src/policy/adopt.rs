@@ -97,7 +97,7 @@ impl ScopeState {
 }
 
 /// True when whatever `a` lets out `b` lets out as well.
-fn at_most(a: &Rate, b: &Rate) -> bool {
+pub(super) fn at_most(a: &Rate, b: &Rate) -> bool {
     let speed = |x: &Rate, y: &Rate| u128::from(x.amount_sat).saturating_mul(u128::from(y.per_ms));
     a.burst_sat <= b.burst_sat && speed(a, b) <= speed(b, a)
 }

@@ -9,6 +9,7 @@ use postern_protocol::{
 };
 
 use super::{
+    adopt::at_most,
     bucket::Bucket,
     rules::{Limits, PolicyRules, Raise},
 };
@@ -159,14 +160,15 @@ impl ScopeState {
     }
 
     /// Puts other rates in force. What was spent stays spent: a new bucket takes over the deficit of the old one with the same
-    /// rate, else the same period, else the largest deficit there is.
+    /// rate, else the largest of those with the same period and of those that it is stricter than (it may be all that is left of
+    /// their promise), else the largest deficit there is.
     pub(crate) fn set_rates(&mut self, rates: &[Rate]) {
         let inherit = |rate: &Rate| {
             let largest = |same: &dyn Fn(&Rate) -> bool| {
                 self.buckets.iter().filter(|b| same(&b.rate())).copied().reduce(|a, b| if b.owes_more_than(&a) { b } else { a })
             };
             largest(&|old| old == rate)
-                .or_else(|| largest(&|old| old.per_ms == rate.per_ms))
+                .or_else(|| largest(&|old| old.per_ms == rate.per_ms || at_most(rate, old)))
                 .or_else(|| largest(&|_| true))
                 .map_or(Bucket::full(*rate), |old| old.under(*rate))
         };

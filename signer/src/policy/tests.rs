@@ -194,6 +194,17 @@ fn lowering_works_at_once_and_what_was_spent_stays_spent() {
 }
 
 #[test]
+fn a_rate_that_takes_the_place_of_two_owes_what_either_was_owed() {
+    let (slow, quick) = (rate(120, MINUTE, 100), rate(10, 1_000, 1_000));
+    let mut scopes = Scopes::new(&rules(limits(&[quick, slow], None), Limits::default()));
+    charge(&mut scopes, 100, 0);
+    scopes.signer.refill(10_000);
+    // The quick one is full again, the slow one has 20. The new one has the quick one's period and is stricter than both.
+    assert_eq!(adopted(&mut scopes, limits(&[rate(1, 1_000, 50)], None), Raise::Command), 0);
+    assert_eq!(scopes.signer.buckets[0].deficit(), (80, 0), "or 50 could leave, where the slow one had let out 20");
+}
+
+#[test]
 fn what_founds_a_family_is_never_free_and_what_joins_one_may_be() {
     let rules = rules(limits(&[], Some(100)), Limits::default());
     let scopes = Scopes::new(&rules);

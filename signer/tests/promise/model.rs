@@ -439,7 +439,7 @@ impl Scope {
         let owed = |rate: &Rate| {
             let most = |fits: &dyn Fn(&Rate) -> bool| old.iter().filter(|b| fits(&b.rate)).map(|b| lacks(b, rate.per_ms)).max();
             let inherited =
-                most(&|o| o == rate).or_else(|| most(&|o| o.per_ms == rate.per_ms)).or_else(|| most(&|_| true));
+                most(&|o| o == rate).or_else(|| most(&|o| o.per_ms == rate.per_ms || within(rate, o))).or_else(|| most(&|_| true));
             R::missing_after_change(inherited.unwrap_or(0))
         };
         self.buckets = rates.iter().map(|rate| Bucket { rate: *rate, owed: owed(rate) }).collect();
