@@ -93,7 +93,7 @@ impl std::fmt::Display for Scope {
 }
 
 /// A token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(map)]
 pub struct Rate {
     /// Satoshi that come back in each `per_ms`.

@@ -26,7 +26,7 @@ pub struct Totals {
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct State {
     pub(super) identity: [u8; 16],
     /// Never started.

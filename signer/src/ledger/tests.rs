@@ -4,7 +4,7 @@ mod anchored;
 mod charging;
 mod commands;
 mod documentation;
-mod promise;
+mod exhaustive;
 mod rebasing;
 mod restarting;
 mod verifying;

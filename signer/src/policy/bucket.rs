@@ -4,7 +4,7 @@
 use postern_protocol::command::Rate;
 
 /// One rate and what is missing from its burst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bucket {
     rate: Rate,
     deficit: u128,

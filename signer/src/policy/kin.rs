@@ -43,7 +43,7 @@ pub struct Repeat {
 }
 
 /// A spend family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Family {
     /// The charge that founded it, which names it.
     pub founder: u64,

@@ -6,7 +6,7 @@ use bitcoin::ScriptBuf;
 pub use postern_protocol::command::Rate;
 
 /// Levels 2 and 3 of one scope (the signer, or a wallet). Amounts in satoshi.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Limits {
     /// Token buckets; all hold. None: no rate limit.
     pub rates: Vec<Rate>,
@@ -15,7 +15,7 @@ pub struct Limits {
 }
 
 /// Who may raise a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Raise {
     /// Only a command signed by the managers' quorum (`limits.raise = "command"`, the default).
     #[default]

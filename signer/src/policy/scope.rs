@@ -55,7 +55,7 @@ pub fn check_rates(rates: &[Rate]) -> Result<(), RateError> {
 }
 
 /// What is in force for one scope, and what was spent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ScopeState {
     /// The configuration's limits as far as they were accepted.
     pub(crate) accepted: Limits,
@@ -206,7 +206,7 @@ pub(crate) fn rate_name(rate: &Rate) -> String {
 }
 
 /// All scopes of a signer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Scopes {
     /// Who may raise a limit, as accepted.
     pub(crate) raise: Raise,
