@@ -456,7 +456,12 @@ fn in_every_story_of_crashes_and_old_disks_without_an_anchor_the_promise_is_kept
 fn orders(anchored: bool) {
     let few = Most { grants: 2, ticks: 1, restarts: 1, rollbacks: 1, orders: 2, edits: 1, ..NOTHING };
     let many = Most { grants: 3, ticks: 2, restarts: 2, rollbacks: 1, orders: 3, edits: 1, ..NOTHING };
-    explore(World::new(&APART, if is_large() { many } else { few }, anchored, Some(105)));
+    let mut world = World::new(&APART, if is_large() { many } else { few }, anchored, Some(105));
+    if !is_large() {
+        // Freezing is left to the random stories.
+        world.orders.truncate(2);
+    }
+    explore(world);
 }
 
 #[test]
