@@ -232,3 +232,36 @@ fn a_wrong_secret_costs_one_try_however_long_the_signer_runs() {
     assert_eq!(desk.board.tpm().with(|tpm| tpm.lockout()).unwrap().failed, 1);
     signer.kill().unwrap();
 }
+
+#[test]
+fn a_new_seed_takes_rolls_of_a_die_and_refuses_what_is_none() {
+    let desk = Desk::new("rolls");
+    let typed = |name: &str, option: &str, text: &str| {
+        fs::write(desk.board.run.join("typed"), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+        command.args(["wallet", "new", name, "--keystore", "board", "--kind", "seed", "--script", "wpkh", option]);
+        command.arg("--config").arg(desk.config()).stdin(fs::File::open(desk.board.run.join("typed")).unwrap());
+        let output = command.current_dir(desk.board.run.path()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let rolls = "16253 45162 36514 23541 62435 16524 36152 43516 24351 62453 1635\n";
+    let (code, table, said) = typed("rolled", "--dice", rolls);
+    assert_eq!(code, 0, "{said}");
+    assert!(table.contains("[wallet.rolled]") && said.contains("of the kernel, and what was typed"), "{table}{said}");
+    assert!(!said.contains("16253") && !table.contains("16253"), "the rolls are shown");
+    let text = "jk4 hjkfs9 34kjhsd f8934 lkjsdf 0934 kljsdf 8i34 kjlsdf 9843 kljsdf\n";
+    assert_eq!(typed("typed", "--entropy", text).0, 0);
+    for (option, text, why) in [
+        ("--dice", "123456\n", "6 of at least 50 rolls"),
+        ("--dice", "", "0 of at least 50 rolls"),
+        ("--dice", &"7".repeat(60), "digits from 1 to 6"),
+        ("--dice", &"6".repeat(60), "the same over and over"),
+        ("--dice", &"1 ".repeat(8_192), "longer than"),
+        ("--entropy", "too short\n", "9 characters were typed"),
+    ] {
+        let (code, _, said) = typed("none", option, text);
+        assert!(code == 1 && said.contains(why), "{why}: {said}");
+    }
+    assert!(!desk.board.run.join("state/seed-none.sealed").exists(), "a seed was made of nothing");
+}
