@@ -213,7 +213,8 @@ impl Config {
         Allowances {
             read_write,
             read,
-            socket_folder: self.socket.parent().unwrap_or(Path::new(".")).into(),
+            // A bare name's folder is the one that we are in.
+            socket_folder: self.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).into(),
             local_services: self.sandbox.local_services,
             network: self.sandbox.dangerous_network,
             journal: logs::to_journal(),

@@ -234,6 +234,16 @@ fn a_wrong_secret_costs_one_try_however_long_the_signer_runs() {
 }
 
 #[test]
+fn a_signer_starts_from_a_configuration_named_without_its_folder() {
+    let desk = Desk::new("bare_name");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern-signer"));
+    command.args(["run", "--config", "signer.toml"]).current_dir(desk.board.run.path());
+    let mut signer = Process::start(&desk.board.run, "signer", command).unwrap();
+    signer.wait_for_socket(&desk.board.run.join("signer.sock")).unwrap();
+    signer.stop().unwrap();
+}
+
+#[test]
 fn a_new_seed_takes_rolls_of_a_die_and_refuses_what_is_none() {
     let desk = Desk::new("rolls");
     let typed = |name: &str, option: &str, text: &str| {
