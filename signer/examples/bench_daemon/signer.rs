@@ -39,9 +39,9 @@ impl<'t> Bench<'t> {
         fs::create_dir(&state)?;
         let module = token.module().display().to_string();
         let pin_file = token.pin_file().display().to_string();
-        // By this build: every build may serve what it makes.
+        // By the build that serves it: the ledger's format may be another.
         let prepare = ["prepare", &module, token.label(), token.serial(), &pin_file, &state.display().to_string()];
-        let keys = output(child(token, &std::env::current_exe()?, &prepare))?;
+        let keys = output(child(token, program, &prepare))?;
         let (hot, account) = keys.split_once(' ').context("two keys")?;
         let (config, socket) = write_config(folder.path(), &state, token, hot, account)?;
         let mut process = child(token, program, &["serve", &config.display().to_string()]).stdin(Stdio::null()).spawn()?;
