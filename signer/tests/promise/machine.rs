@@ -471,7 +471,12 @@ fn number(variable: &str, usual: u32) -> u32 {
 }
 
 fn told() -> ProptestConfig {
-    ProptestConfig { cases: number("POSTERN_PROMISE_CASES", 64), max_shrink_iters: 4_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: number("POSTERN_PROMISE_CASES", 64),
+        max_shrink_iters: 4_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 fn story() -> impl Strategy<Value = Vec<Step>> {
