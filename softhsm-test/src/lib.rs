@@ -36,7 +36,7 @@ pub use managers::Managers;
 pub use process::Process;
 pub use run::TempRun;
 pub use socket::SignerSocket;
-pub use swtpm::Swtpm;
+pub use swtpm::{Swtpm, TpmDevice};
 pub use token::Token;
 pub use tor::TorNetwork;
 pub use vault::{Vault, VaultPlan, WalletPlan};

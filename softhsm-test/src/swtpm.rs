@@ -2,10 +2,13 @@
 //! a real TPM keeps over a reset is kept, its PCRs begin at zero again.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io, mem,
     net::{Ipv4Addr, TcpStream},
+    os::fd::{AsRawFd as _, FromRawFd as _},
     path::PathBuf,
     process::Command,
+    ptr,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -112,6 +115,62 @@ impl Swtpm {
         let mut command = Command::new(program);
         program::output(command.args(arguments).env("TPM2TOOLS_TCTI", self.tcti()).env("TSS2_LOG", "all+NONE").current_dir(self.run.path()))
     }
+}
+
+/// A new TPM behind a device file, as a chip is behind `/dev/tpmrm0`: a terminal in raw mode. It serves as long as this lives.
+#[derive(Debug)]
+pub struct TpmDevice {
+    path: PathBuf,
+    _process: Process,
+    /// Without it, the first that closes the device would end the TPM.
+    _open: File,
+}
+
+impl TpmDevice {
+    /// Starts a TPM, with its state in `NAME.tpm` of the run's folder.
+    ///
+    /// # Errors
+    /// When swtpm is not installed, or the system has no terminals.
+    pub fn start(run: &TempRun, name: &str) -> Result<Self> {
+        let state = run.folder(&format!("{name}.tpm"))?;
+        let (ours, device) = raw_terminal().context("no terminal")?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", device.as_raw_fd()))?;
+        let program = program::on_path("swtpm").context("swtpm is not installed; `cargo xtask setup` installs it")?;
+        let mut command = Command::new(program);
+        command.arg("chardev").arg("--tpm2").args(["--flags", "not-need-init,startup-clear"]);
+        command.arg("--tpmstate").arg(format!("dir={}", state.display()));
+        // A terminal's other end has no name: it is inherited.
+        command.arg("--fd").arg(ours.as_raw_fd().to_string());
+        let process = Process::start(run, &format!("{name}.swtpm"), command)?;
+        Ok(Self { path, _process: process, _open: device })
+    }
+
+    /// What stands in a configuration: `device:/dev/pts/…`.
+    #[must_use]
+    pub fn tcti(&self) -> String {
+        format!("device:{}", self.path.display())
+    }
+}
+
+/// Both ends of a terminal that changes no byte. The first is inherited by children.
+#[allow(unsafe_code)]
+fn raw_terminal() -> io::Result<(File, File)> {
+    let (mut ours, mut device) = (-1, -1);
+    // SAFETY: two places for descriptors, and no name, settings or size.
+    if unsafe { libc::openpty(&mut ours, &mut device, ptr::null_mut(), ptr::null(), ptr::null()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both descriptors are new, open and nobody else's.
+    let (ours, device) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(device)) };
+    // SAFETY: an open terminal, and a place that is filled before it is read.
+    let raw = unsafe {
+        let mut settings = mem::zeroed();
+        libc::tcgetattr(device.as_raw_fd(), &mut settings) == 0 && {
+            libc::cfmakeraw(&mut settings);
+            libc::tcsetattr(device.as_raw_fd(), libc::TCSANOW, &settings) == 0
+        }
+    };
+    if raw { Ok((ours, device)) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use postern_signer::{
     tpm::AuthValue,
 };
 use postern_testkit::{
-    Process,
+    Process, TpmDevice,
     spend::{self, Coin, Output, Scripts},
     wait::{PATIENCE, wait_until},
 };
@@ -231,6 +231,31 @@ fn a_wrong_secret_costs_one_try_however_long_the_signer_runs() {
     wait_until("several looks", PATIENCE, || Ok(until.elapsed() > Duration::from_secs(5))).unwrap();
     assert_eq!(desk.board.tpm().with(|tpm| tpm.lockout()).unwrap().failed, 1);
     signer.kill().unwrap();
+}
+
+#[test]
+fn a_signer_reaches_a_tpm_device_from_within_its_sandbox_and_has_no_network() {
+    let desk = Desk::new("device");
+    let device = TpmDevice::start(&desk.board.run, "chip").unwrap();
+    desk.configure("");
+    let text = fs::read_to_string(desk.config()).unwrap();
+    let text = text.replace(&desk.board.swtpm.tcti(), &device.tcti()).replace("dangerous_network = true", "missing = \"refuse\"");
+    fs::write(desk.config(), &text).unwrap();
+    fs::remove_dir_all(desk.board.run.join("state")).unwrap();
+    desk.done(&["init"]);
+    let table = desk.done(&["wallet", "new", "hot", "--keystore", "board", "--kind", "seed", "--script", "wpkh"]);
+    fs::write(desk.config(), text + &table).unwrap();
+    let mut signer = desk.start();
+    assert!(signer.log().contains("network") && !signer.log().contains("dangerous_network"), "{}", signer.log());
+    // The second payment comes after the doors are closed, and needs the anchor's bound raised.
+    for value in [10_000_000, 10_000_001] {
+        let (code, out, err) = desk.pay(LEASE_SAT, value);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+    signer.stop().unwrap();
+    let mut signer = desk.start();
+    assert!(desk.done(&["status"]).contains("proved the ledger to be the latest"));
+    signer.stop().unwrap();
 }
 
 #[test]
