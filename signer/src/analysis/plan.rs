@@ -190,6 +190,12 @@ impl SpendPlan {
         self
     }
 
+    /// The same with another payment in its place.
+    pub(crate) fn with_payment(mut self, value_sat: u64, script_pubkey: ScriptBuf) -> Self {
+        self.payments = vec![Payment { output: 0, value_sat, script_pubkey }];
+        self
+    }
+
     /// The same transaction as the other wallet in it sees it.
     pub(crate) fn swap_own_and_foreign(&mut self) {
         let own = std::mem::take(&mut self.inputs);

@@ -126,6 +126,27 @@ fn money_goes_only_to_listed_destinations() {
 }
 
 #[test]
+fn beside_listed_destinations_only_data_that_carries_no_money_passes() {
+    let mut rules = rules(Limits::default(), Limits::default());
+    rules.wallets.get_mut("hot").unwrap().destinations = Destinations::Scripts(Default::default());
+    let to = |sat, script: &[u8]| ask(&rules, &Scopes::new(&rules), &pay(10).with_payment(sat, script.to_vec().into()), 0).is_ok();
+    let (data, script) = ([0x6a, 0x01, 0x07], [[0x00, 0x14].as_slice(), &[7; 20]].concat());
+    assert!(to(0, &data));
+    assert!(!to(1, &data) && !to(0, &script) && !to(1, &script));
+}
+
+#[test]
+fn what_adds_nothing_passes_even_when_more_is_owed_than_the_burst() {
+    let rules = rules(limits(&[rate(1, MINUTE, 100)], None), Limits::default());
+    let mut scopes = Scopes::new(&rules);
+    charge(&mut scopes, 100, 0);
+    scopes.signer.set_rates(&[rate(1, MINUTE, 40)]);
+    let kin = Kin { families: vec![family(1, 50, &[1])], ..Kin::default() };
+    let authorized = decide(&PolicyState { rules: &rules, scopes: &scopes, kin: &kin }, &pay(50), Uptime::from_millis(7)).unwrap();
+    assert_eq!((authorized.increase_sat(), authorized.at_ms()), (0, 7));
+}
+
+#[test]
 fn a_wallet_that_is_not_configured_spends_nothing() {
     let rules = rules(Limits::default(), Limits::default());
     let plan = SpendPlan::for_tests("cold", &[coin(1)], &[], 5, 0);
@@ -173,6 +194,8 @@ fn a_repeat_is_free_unless_more_of_it_is_ours_now() {
     let free = decide(&state, &pay(50), Uptime::default()).unwrap();
     assert_eq!((free.membership(), free.increase_sat()), (Membership::Repeat(9), 0));
     assert_eq!(decide(&state, &pay(51), Uptime::default()).unwrap_err().code, RefusalCode::TotalReached);
+    // Somebody else's input turned out to be ours: all of it counts anew.
+    assert_eq!(kin.place(&pay(51)), (Membership::Founds(coin(1)), 0));
 }
 
 fn adopted(held: &mut Scopes, signer: Limits, raise: Raise) -> usize {
@@ -202,6 +225,33 @@ fn a_rate_that_takes_the_place_of_two_owes_what_either_was_owed() {
     // The quick one is full again, the slow one has 20. The new one has the quick one's period and is stricter than both.
     assert_eq!(adopted(&mut scopes, limits(&[rate(1, 1_000, 50)], None), Raise::Command), 0);
     assert_eq!(scopes.signer.buckets[0].deficit(), (80, 0), "or 50 could leave, where the slow one had let out 20");
+}
+
+#[test]
+fn of_several_old_rates_the_one_that_owes_most_is_inherited_whatever_their_order() {
+    let (slow, quick) = (rate(120, MINUTE, 100), rate(10, 1_000, 1_000));
+    for held in [[quick, slow], [slow, quick]] {
+        let mut scopes = Scopes::new(&rules(limits(&held, None), Limits::default()));
+        charge(&mut scopes, 100, 0);
+        scopes.signer.refill(10_000);
+        scopes.signer.set_rates(&[rate(5_000, 7_000, 2_000)]);
+        assert_eq!(scopes.signer.buckets[0].deficit(), (80, 0));
+    }
+}
+
+#[test]
+fn a_restart_forgives_nothing_of_what_is_owed_beyond_the_burst() {
+    let mut scopes = Scopes::new(&rules(limits(&[rate(10, MINUTE, 100)], None), Limits::default()));
+    charge(&mut scopes, 100, 0);
+    adopted(&mut scopes, limits(&[rate(10, MINUTE, 40)], None), Raise::Command);
+    scopes.signer.restart(false);
+    assert_eq!(scopes.signer.buckets[0].deficit(), (100, 0));
+    charge(&mut scopes, 0, 5 * MINUTE);
+    scopes.signer.restart(false);
+    assert_eq!(scopes.signer.buckets[0].deficit(), (50, 0));
+    charge(&mut scopes, 0, 5 * MINUTE);
+    scopes.signer.restart(false);
+    assert_eq!(scopes.signer.buckets[0].deficit(), (40, 0), "empty");
 }
 
 #[test]
