@@ -240,6 +240,30 @@ fn of_several_old_rates_the_one_that_owes_most_is_inherited_whatever_their_order
 }
 
 #[test]
+fn a_rate_goes_on_where_its_like_was() {
+    // Neither is within the other, and the new ones are within neither.
+    let (slow, quick) = (rate(120, MINUTE, 100), rate(10, 1_000, 1_000));
+    let mut scopes = Scopes::new(&rules(limits(&[quick, slow], None), Limits::default()));
+    charge(&mut scopes, 100, 0);
+    scopes.signer.refill(5_000);
+    let (slower, quicker) = (rate(130, MINUTE, 2_000), rate(11, 1_000, 2_000));
+    scopes.signer.set_rates(&[slower, quicker, slow, quick]);
+    assert_eq!(scopes.signer.buckets.iter().map(Bucket::deficit).collect::<Vec<_>>(), [(90, 0), (50, 0), (90, 0), (50, 0)]);
+}
+
+#[test]
+fn rates_that_make_no_sense_are_refused() {
+    let most = postern_protocol::units::MAX_MONEY_SAT;
+    let fine = rate(1, 1, 1);
+    assert_eq!(check_rates(&[fine; 8]), Ok(()));
+    assert_eq!(check_rates(&[fine; 9]), Err(RateError::TooMany(9)));
+    assert_eq!(check_rates(&[rate(most, u64::MAX, most)]), Ok(()));
+    for bad in [rate(0, 1, 1), rate(1, 0, 1), rate(1, 1, 0), rate(most + 1, 1, 1), rate(1, 1, most + 1)] {
+        assert!(matches!(check_rates(&[fine, bad]), Err(RateError::OutOfRange { .. })), "{bad:?}");
+    }
+}
+
+#[test]
 fn a_restart_forgives_nothing_of_what_is_owed_beyond_the_burst() {
     let mut scopes = Scopes::new(&rules(limits(&[rate(10, MINUTE, 100)], None), Limits::default()));
     charge(&mut scopes, 100, 0);
