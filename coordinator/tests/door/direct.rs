@@ -98,7 +98,8 @@ async fn a_signer_that_is_unpaired_loses_its_connection_and_gets_it_back_when_pa
 
     let paired = stage.paired("link");
     stage.pins.replace(vec![]);
-    // A pull that was under way may still be counted now; what counts is that nothing is handed out any more.
+    dial(&stage, "link").await.unwrap_err();
+    // By then the old connection has heard of it, too: nothing is handed out any more.
     stage.office.order("while out", &sign("b"));
     dial(&stage, "link").await.unwrap_err();
     assert_eq!(stage.vault.asked("b"), 0);
