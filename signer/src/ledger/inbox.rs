@@ -68,7 +68,7 @@ pub(super) enum Next {
 
 /// Held by whoever has a charge that is not signed yet.
 #[derive(Debug, Clone, Default)]
-pub(super) struct UnderWay(#[allow(dead_code)] Arc<()>);
+pub(super) struct UnderWay(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
 
 /// The writer has ended.
 #[derive(Debug)]
