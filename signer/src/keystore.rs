@@ -33,6 +33,7 @@ mod seed;
 mod signature;
 mod supervisor;
 mod tpm;
+mod wallets;
 mod witness;
 mod work;
 

@@ -35,13 +35,9 @@ pub enum AttestKeyError {
 struct KeyFile {
     #[n(0)]
     purpose: String,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    parent: Vec<u8>,
+    #[n(1)]
+    stored: Sealed,
     #[cbor(n(2), with = "minicbor::bytes")]
-    public: Vec<u8>,
-    #[cbor(n(3), with = "minicbor::bytes")]
-    private: Vec<u8>,
-    #[cbor(n(4), with = "minicbor::bytes")]
     point: [u8; 64],
 }
 
@@ -57,8 +53,7 @@ pub fn key_path(state: &Path, keystore: &str) -> PathBuf {
 /// [`AttestKeyError`].
 pub fn make_key(tpm: &Tpm, state: &Path, keystore: &str) -> Result<QuotingKey, AttestKeyError> {
     let key = tpm.with(|tpm| tpm.make_quoting_key())?;
-    let Sealed { parent, public, private } = key.stored.clone();
-    let file = KeyFile { purpose: PURPOSE.into(), parent, public, private, point: key.point };
+    let file = KeyFile { purpose: PURPOSE.into(), stored: key.stored.clone(), point: key.point };
     write_state_file(&key_path(state, keystore), &canonical::to_vec(&file))?;
     Ok(key)
 }
@@ -71,9 +66,7 @@ pub fn read_key(state: &Path, keystore: &str) -> Result<QuotingKey, AttestKeyErr
     let path = key_path(state, keystore);
     let bytes = read_state_file(&path, FILE_MAX)?.ok_or_else(|| AttestKeyError::Missing(path.clone()))?;
     match canonical::from_slice::<KeyFile>(&bytes) {
-        Ok(KeyFile { purpose, parent, public, private, point }) if purpose == PURPOSE => {
-            Ok(QuotingKey { stored: Sealed { parent, public, private }, point })
-        }
+        Ok(KeyFile { purpose, stored, point }) if purpose == PURPOSE => Ok(QuotingKey { stored, point }),
         _ => Err(AttestKeyError::Form(path)),
     }
 }

@@ -1,9 +1,8 @@
 //! What the threads of a keystore share: whether the token is there, which wallets it serves, and what became of their keys.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Condvar, Mutex, PoisonError, RwLock,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +19,7 @@ use super::{
     module::{ModuleUser, lock},
     pool::{self, Entries, PoolKeys},
     seed,
+    wallets::Wallets,
     witness::Witness,
     work::{Connection, Queue, Token},
 };
@@ -38,7 +38,7 @@ pub(super) struct Core {
     pub(super) logins: AtomicU32,
     link: Mutex<Link>,
     changed: Condvar,
-    wallets: RwLock<BTreeMap<String, Arc<Bound>>>,
+    wallets: Wallets<Bound>,
 }
 
 /// Whether the token is there.
@@ -90,7 +90,7 @@ impl Core {
             logins: AtomicU32::new(0),
             link: Mutex::new(Link::Connecting { failed: None }),
             changed: Condvar::new(),
-            wallets: RwLock::default(),
+            wallets: Wallets::default(),
         }
     }
 
@@ -212,26 +212,17 @@ impl Core {
     // The wallets.
 
     pub(super) fn add(&self, binding: WalletBinding) -> Arc<Bound> {
-        let bound = Arc::new(Bound {
-            entries: Arc::default(),
-            keys: Mutex::new(Keys::Unchecked),
-            growth: Mutex::new(()),
-            binding: binding.clone(),
-        });
-        self.wallets.write().unwrap_or_else(PoisonError::into_inner).insert(binding.wallet, Arc::clone(&bound));
-        bound
+        let wallet = binding.wallet.clone();
+        let bound = Bound { entries: Arc::default(), keys: Mutex::new(Keys::Unchecked), growth: Mutex::new(()), binding };
+        self.wallets.add(&wallet, bound)
     }
 
     pub(super) fn bound(&self, wallet: &str) -> Result<Arc<Bound>, KeystoreError> {
-        let wallets = self.wallets.read().unwrap_or_else(PoisonError::into_inner);
-        wallets.get(wallet).cloned().ok_or_else(|| KeystoreError::WalletUnknown {
-            wallet: wallet.into(),
-            reason: format!("is not bound to keystore `{}`", self.config.name),
-        })
+        self.wallets.get(&self.config.name, wallet)
     }
 
     pub(super) fn all_bound(&self) -> Vec<Arc<Bound>> {
-        self.wallets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.wallets.all()
     }
 
     /// Looks for a wallet's keys and has them sign. Faults of the token pass through, what is wrong with the wallet is kept.

@@ -12,7 +12,7 @@ use tss_esapi::{
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        CapabilityData, EccPoint, EccScheme, KeyDerivationFunctionScheme, Public, PublicBuilder, PublicEccParametersBuilder,
+        CapabilityData, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme, Public, PublicBuilder, PublicEccParametersBuilder,
         SymmetricDefinition, SymmetricDefinitionObject,
     },
 };
@@ -88,7 +88,7 @@ impl Connection {
         {
             return Ok(key);
         }
-        let template = storage_template().map_err(TpmError::of("template"))?;
+        let template = restricted_key(Use::Storage).map_err(TpmError::of("template"))?;
         let made = self
             .context
             .execute_with_session(Some(AuthSession::Password), |c| c.create_primary(Hierarchy::Owner, template, None, None, None, None))
@@ -161,8 +161,22 @@ impl Connection {
     }
 }
 
-/// The template of the TCG's ECC storage root key (EK Credential Profile, appendix B, "SRK").
-fn storage_template() -> Result<Public, tss_esapi::Error> {
+/// What a restricted key of a TPM is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Other keys and secrets are kept under it: the TCG's ECC storage root key (EK Credential Profile, appendix B, "SRK").
+    Storage,
+    /// It signs what its TPM says.
+    Quotes,
+}
+
+/// The template of a P-256 key that its TPM makes and never gives out, for one use.
+pub(super) fn restricted_key(purpose: Use) -> Result<Public, tss_esapi::Error> {
+    let storage = purpose == Use::Storage;
+    let (symmetric, scheme) = match purpose {
+        Use::Storage => (SymmetricDefinitionObject::AES_128_CFB, EccScheme::Null),
+        Use::Quotes => (SymmetricDefinitionObject::Null, EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256))),
+    };
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
@@ -170,7 +184,8 @@ fn storage_template() -> Result<Public, tss_esapi::Error> {
         .with_user_with_auth(true)
         .with_no_da(true)
         .with_restricted(true)
-        .with_decrypt(true)
+        .with_decrypt(storage)
+        .with_sign_encrypt(!storage)
         .build()?;
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
@@ -178,12 +193,13 @@ fn storage_template() -> Result<Public, tss_esapi::Error> {
         .with_object_attributes(attributes)
         .with_ecc_parameters(
             PublicEccParametersBuilder::new()
-                .with_symmetric(SymmetricDefinitionObject::AES_128_CFB)
-                .with_ecc_scheme(EccScheme::Null)
+                .with_symmetric(symmetric)
+                .with_ecc_scheme(scheme)
                 .with_curve(EccCurve::NistP256)
                 .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
                 .with_restricted(true)
-                .with_is_decryption_key(true)
+                .with_is_decryption_key(storage)
+                .with_is_signing_key(!storage)
                 .build()?,
         )
         .with_ecc_unique_identifier(EccPoint::default())

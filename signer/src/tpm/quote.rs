@@ -1,20 +1,15 @@
 //! Signed statements about PCRs: what a TPM says was booted, to somebody elsewhere.
 
 use tss_esapi::{
-    attributes::ObjectAttributesBuilder,
-    interface_types::{
-        algorithm::{HashingAlgorithm, PublicAlgorithm},
-        ecc::EccCurve,
-        session_handles::AuthSession,
-    },
-    structures::{
-        AttestInfo, Data, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme, PcrSlot, Private, Public, PublicBuilder,
-        PublicEccParametersBuilder, Signature, SignatureScheme, SymmetricDefinitionObject,
-    },
+    interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
+    structures::{AttestInfo, Data, PcrSlot, Public, Signature, SignatureScheme},
     traits::{Marshall as _, UnMarshall as _},
 };
 
-use super::{Connection, PcrSet, PcrValues, Sealed, TpmError};
+use super::{
+    Connection, PcrSet, PcrValues, Sealed, TpmError,
+    connection::{Use, restricted_key},
+};
 
 /// A restricted P-256 key: it signs what its TPM says, and nothing that somebody made up. Useless without that TPM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +55,7 @@ impl Connection {
     pub fn make_quoting_key(&mut self) -> Result<QuotingKey, TpmError> {
         let parent = self.storage_key(None)?;
         let session = self.session(&parent)?;
-        let template = template().map_err(TpmError::of("template"))?;
+        let template = restricted_key(Use::Quotes).map_err(TpmError::of("template"))?;
         let made = self
             .context
             .execute_with_session(Some(session), |c| c.create(parent.handle, template, None, None, None, None))
@@ -76,15 +71,7 @@ impl Connection {
     /// # Errors
     /// [`TpmError::Foreign`] when the key is another TPM's; others.
     pub fn quote(&mut self, key: &QuotingKey, qualifying: &[u8], set: &PcrSet) -> Result<Quote, TpmError> {
-        let parent = self.storage_key(Some(&key.stored.parent))?;
-        let damaged = |_| TpmError::broken("TPM2_Load", "the attestation key is damaged");
-        let public = Public::unmarshall(&key.stored.public).map_err(damaged)?;
-        let private = Private::try_from(key.stored.private.as_slice()).map_err(damaged)?;
-        let session = self.session(&parent)?;
-        let handle = self
-            .context
-            .execute_with_session(Some(session), |c| c.load(parent.handle, private, public))
-            .map_err(TpmError::of("TPM2_Load"))?;
+        let (_, handle) = self.load(&key.stored, "the attestation key is damaged")?;
         let failed = TpmError::of("TPM2_Quote");
         for _ in 0..ATTEMPTS {
             let data = Data::try_from(qualifying).map_err(&failed)?;
@@ -133,32 +120,4 @@ fn halves(first: &[u8], second: &[u8]) -> Result<[u8; 64], TpmError> {
         place.iter_mut().skip(start).zip(number).for_each(|(to, from)| *to = *from);
     }
     Ok(both)
-}
-
-fn template() -> Result<Public, tss_esapi::Error> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
-        .with_no_da(true)
-        .with_restricted(true)
-        .with_sign_encrypt(true)
-        .build()?;
-    PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(
-            PublicEccParametersBuilder::new()
-                .with_symmetric(SymmetricDefinitionObject::Null)
-                .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))
-                .with_curve(EccCurve::NistP256)
-                .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
-                .with_restricted(true)
-                .with_is_signing_key(true)
-                .build()?,
-        )
-        .with_ecc_unique_identifier(EccPoint::default())
-        .build()
 }

@@ -1,7 +1,9 @@
 //! Secrets that only this TPM opens, only with the auth value, and only when these PCRs hold these values.
 
+use minicbor::{Decode, Encode};
 use tss_esapi::{
     attributes::ObjectAttributesBuilder,
+    handles::KeyHandle,
     interface_types::{
         algorithm::{HashingAlgorithm, PublicAlgorithm},
         session_handles::PolicySession,
@@ -10,17 +12,21 @@ use tss_esapi::{
     traits::{Marshall as _, UnMarshall as _},
 };
 
-use super::{AuthValue, Connection, PcrSet, PcrValues, TpmError};
+use super::{AuthValue, Connection, PcrSet, PcrValues, TpmError, connection::StorageKey};
 use crate::secret::LockedBytes;
 
-/// A sealed secret: public to everyone, useless without its TPM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A secret or a key as its TPM gives it out to be kept: public to everyone, useless without that TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Sealed {
     /// Name of the storage key above it: tells one TPM from another.
+    #[cbor(n(0), with = "minicbor::bytes")]
     pub parent: Vec<u8>,
     /// TPMT_PUBLIC.
+    #[cbor(n(1), with = "minicbor::bytes")]
     pub public: Vec<u8>,
     /// TPM2B_PRIVATE's content.
+    #[cbor(n(2), with = "minicbor::bytes")]
     pub private: Vec<u8>,
 }
 
@@ -52,21 +58,24 @@ impl Connection {
     /// # Errors
     /// [`TpmError::Foreign`], [`TpmError::Policy`], [`TpmError::Auth`] and others.
     pub fn unseal(&mut self, sealed: &Sealed, auth: &AuthValue, pcrs: &PcrSet) -> Result<LockedBytes, TpmError> {
-        let parent = self.storage_key(Some(&sealed.parent))?;
-        let damaged = |_| TpmError::broken("TPM2_Load", "the sealed secret is damaged");
-        let public = Public::unmarshall(&sealed.public).map_err(damaged)?;
-        let private = Private::try_from(sealed.private.as_slice()).map_err(damaged)?;
-        let session = self.session(&parent)?;
-        let object = self
-            .context
-            .execute_with_session(Some(session), |c| c.load(parent.handle, private, public))
-            .map_err(TpmError::of("TPM2_Load"))?;
+        let (parent, object) = self.load(sealed, "the sealed secret is damaged")?;
         let (session, policy) = self.policy_session(&parent)?;
         // No digest: the TPM takes what its PCRs hold.
         self.satisfy(policy, pcrs, &[])?;
         self.context.tr_set_auth(object.into(), auth.for_command()?).map_err(TpmError::of("auth value"))?;
         let secret = self.context.execute_with_session(Some(session), |c| c.unseal(object.into())).map_err(TpmError::of("TPM2_Unseal"))?;
         Ok(LockedBytes::copy_of(&secret)?)
+    }
+
+    /// Brings back what this TPM gave out, under the storage key that it was made under.
+    pub(super) fn load(&mut self, stored: &Sealed, otherwise: &str) -> Result<(StorageKey, KeyHandle), TpmError> {
+        let parent = self.storage_key(Some(&stored.parent))?;
+        let damaged = |_| TpmError::broken("TPM2_Load", otherwise);
+        let public = Public::unmarshall(&stored.public).map_err(damaged)?;
+        let private = Private::try_from(stored.private.as_slice()).map_err(damaged)?;
+        let session = self.session(&parent)?;
+        let loaded = self.context.execute_with_session(Some(session), |c| c.load(parent.handle, private, public));
+        Ok((parent, loaded.map_err(TpmError::of("TPM2_Load"))?))
     }
 
     /// The policy: these PCRs, and the auth value.

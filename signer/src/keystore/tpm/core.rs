@@ -1,8 +1,7 @@
 //! What the keystore knows: whether the TPM is there, which wallets it serves, and their unsealed seeds.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +9,7 @@ use bitcoin::Network;
 use postern_protocol::reply::KeystoreStatus;
 
 use super::{
-    super::{BoundKeys, KeystoreError, TpmConfig, WalletBinding, derive::SeedKeys, module::lock, seed},
+    super::{BoundKeys, KeystoreError, TpmConfig, WalletBinding, derive::SeedKeys, module::lock, seed, wallets::Wallets},
     seed_file::SeedFile,
 };
 use crate::{
@@ -30,7 +29,7 @@ pub(super) struct Core {
     pub(super) auth: AuthValue,
     link: Mutex<Link>,
     changed: Condvar,
-    wallets: RwLock<BTreeMap<String, Arc<Bound>>>,
+    wallets: Wallets<Bound>,
 }
 
 /// Whether the TPM is there.
@@ -69,7 +68,7 @@ impl Bound {
 impl Core {
     pub(super) fn new(tpm: Tpm, config: TpmConfig, secret: LockedBytes, auth: AuthValue) -> Self {
         let link = Mutex::new(Link::Connecting { failed: None });
-        Self { tpm, config, secret, auth, link, changed: Condvar::new(), wallets: RwLock::default() }
+        Self { tpm, config, secret, auth, link, changed: Condvar::new(), wallets: Wallets::default() }
     }
 
     pub(super) fn unavailable(&self, reason: impl Into<String>) -> KeystoreError {
@@ -140,21 +139,15 @@ impl Core {
     // The wallets.
 
     pub(super) fn add(&self, binding: WalletBinding) -> Arc<Bound> {
-        let bound = Arc::new(Bound { keys: Mutex::new(Keys::Unchecked), binding: binding.clone() });
-        self.wallets.write().unwrap_or_else(PoisonError::into_inner).insert(binding.wallet, Arc::clone(&bound));
-        bound
+        self.wallets.add(&binding.wallet.clone(), Bound { keys: Mutex::new(Keys::Unchecked), binding })
     }
 
     pub(super) fn bound(&self, wallet: &str) -> Result<Arc<Bound>, KeystoreError> {
-        let wallets = self.wallets.read().unwrap_or_else(PoisonError::into_inner);
-        wallets.get(wallet).cloned().ok_or_else(|| KeystoreError::WalletUnknown {
-            wallet: wallet.into(),
-            reason: format!("is not bound to keystore `{}`", self.config.name),
-        })
+        self.wallets.get(&self.config.name, wallet)
     }
 
     pub(super) fn all_bound(&self) -> Vec<Arc<Bound>> {
-        self.wallets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.wallets.all()
     }
 
     /// A wallet's keys, from its file.

@@ -45,12 +45,8 @@ struct Sealing {
     /// To say which PCRs changed. The TPM has its own copy.
     #[n(0)]
     pcrs: Vec<Pcr>,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    parent: Vec<u8>,
-    #[cbor(n(2), with = "minicbor::bytes")]
-    public: Vec<u8>,
-    #[cbor(n(3), with = "minicbor::bytes")]
-    private: Vec<u8>,
+    #[n(1)]
+    sealed: Sealed,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -64,10 +60,6 @@ struct Pcr {
 impl Sealing {
     fn pcrs(&self) -> PcrValues {
         PcrValues(self.pcrs.iter().map(|pcr| (pcr.index, pcr.value)).collect())
-    }
-
-    fn sealed(&self) -> Sealed {
-        Sealed { parent: self.parent.clone(), public: self.public.clone(), private: self.private.clone() }
     }
 }
 
@@ -87,8 +79,7 @@ impl SeedFile {
         secret.iter_mut().zip(seed.iter().chain(&bound)).for_each(|(to, from)| *to = *from);
         let sealed = core.tpm.with(|tpm| tpm.seal(&secret, &core.auth, pcrs)).map_err(|error| core.explain(wallet, &error))?;
         let pcrs = pcrs.0.iter().map(|(index, value)| Pcr { index: *index, value: *value }).collect();
-        let Sealed { parent, public, private } = sealed;
-        Ok(Self { associated, sealings: vec![Sealing { pcrs, parent, public, private }] })
+        Ok(Self { associated, sealings: vec![Sealing { pcrs, sealed }] })
     }
 
     /// Reads a wallet's file.
@@ -121,9 +112,8 @@ impl SeedFile {
                 }
                 continue;
             }
-            let sealed = sealing.sealed();
-            let secret =
-                core.tpm.with_auth(|tpm| tpm.unseal(&sealed, &core.auth, &wanted.set())).map_err(|error| core.explain(wallet, &error))?;
+            let unsealed = core.tpm.with_auth(|tpm| tpm.unseal(&sealing.sealed, &core.auth, &wanted.set()));
+            let secret = unsealed.map_err(|error| core.explain(wallet, &error))?;
             let (seed, bound) = secret.split_at_checked(SEED_LEN).unwrap_or_default();
             if *bound != bound_to(&self.associated) {
                 return Err(mismatch("the sealed seed is another wallet's or network's".into()));
