@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::observer::{Grant, Observer, Rate, most_that_can_leave};
+use crate::observer::{FORMS_DIFFER, Grant, Observer, Rate, most_that_can_leave};
 
 fn grant(transaction: u64, spends: u32, outflow_sat: u64) -> Grant {
     Grant { transaction, wallet: 0, spends, outflow_sat }
@@ -33,6 +33,31 @@ proptest! {
             }
         }
         prop_assert_eq!(most_that_can_leave(&grants), by_trying_every_set(&grants));
+    }
+}
+
+/// A grant, a pause, or another rate.
+fn any_moment() -> impl Strategy<Value = (u32, u64, u64, Option<Rate>)> {
+    let rates = (1..50_u64, prop::sample::select(vec![1_000, 3_000, 7_000]), 1..200_u64);
+    let rate = rates.prop_map(|(amount_sat, per_ms, burst_sat)| Rate { amount_sat, per_ms, burst_sat });
+    (1..256_u32, 0..150_u64, prop_oneof![Just(0), 0..20_000_u64], prop::option::weighted(0.2, rate))
+}
+
+proptest! {
+    /// Whether the promise is kept or not: most of these streams break it at some point, and go on.
+    #[test]
+    fn the_form_that_needs_no_history_says_what_looking_at_every_stretch_says(moments in prop::collection::vec(any_moment(), 1..40)) {
+        let mut observer = Observer::new(&[RATE], None);
+        let mut now_ms = 0;
+        for (n, (spends, sat, pause_ms, rate)) in (0..).zip(moments) {
+            now_ms += pause_ms;
+            if let Some(rate) = rate {
+                observer.rates_change(&[rate], now_ms);
+            }
+            if let Err(broken) = observer.granted(grant(n, spends, sat), now_ms) {
+                prop_assert!(!broken.contains(FORMS_DIFFER), "{broken}");
+            }
+        }
     }
 }
 
@@ -80,4 +105,15 @@ fn a_changed_rate_gives_no_second_burst() {
     // 3.5 sat of the old rate, 5 of the new one, and 50 more of burst.
     assert!(observer.clone().granted(grant(2, 2, 59), 7_000).is_err());
     observer.granted(grant(2, 2, 58), 7_000).unwrap();
+}
+
+#[test]
+fn a_lowered_burst_does_not_judge_what_left_before_and_judges_what_leaves_after() {
+    let mut observer = Observer::new(&[RATE], None);
+    observer.granted(grant(1, 1, 100), 0).unwrap();
+    observer.rates_change(&[Rate { burst_sat: 60, ..RATE }], 0);
+    // It excludes the first: nothing more can leave.
+    observer.granted(grant(2, 1, 30), 0).unwrap();
+    assert!(observer.clone().granted(grant(3, 2, 1), 40_999).is_err());
+    observer.granted(grant(3, 2, 1), 41_000).unwrap();
 }

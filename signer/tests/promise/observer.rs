@@ -67,6 +67,45 @@ fn best_of(free: Coins, heaviest: &BTreeMap<Coins, u64>, known: &mut BTreeMap<Co
     best
 }
 
+/// One rate, judged grant by grant: how much M has grown beyond what the rate gave, at most, over all stretches that end now. It needs
+/// no history, so the exploration of every story can carry it along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ahead {
+    pub rate: Rate,
+    at_ms: u64,
+    /// One satoshi is so many of these, so that nothing is rounded.
+    parts: u128,
+    ahead: u128,
+}
+
+impl Ahead {
+    pub fn new(rate: Rate, now_ms: u64) -> Self {
+        Self { rate, at_ms: now_ms, parts: u128::from(rate.per_ms), ahead: 0 }
+    }
+
+    pub fn pass(&mut self, now_ms: u64) {
+        let length = u128::from(now_ms.saturating_sub(self.at_ms));
+        let given = length * u128::from(self.rate.amount_sat) * (self.parts / u128::from(self.rate.per_ms));
+        self.ahead = self.ahead.saturating_sub(given);
+        self.at_ms = now_ms.max(self.at_ms);
+    }
+
+    /// From now on another rate holds in its place.
+    pub fn change(&mut self, rate: Rate, now_ms: u64) {
+        self.pass(now_ms);
+        let parts = least_common_multiple(self.parts, u128::from(rate.per_ms));
+        self.ahead *= parts / self.parts;
+        (self.rate, self.parts) = (rate, parts);
+    }
+
+    /// M grows; false when that breaks the promise.
+    pub fn grown(&mut self, sat: u64, now_ms: u64) -> bool {
+        self.pass(now_ms);
+        self.ahead += u128::from(sat) * self.parts;
+        sat == 0 || self.ahead <= u128::from(self.rate.burst_sat) * self.parts
+    }
+}
+
 /// From when on a rate holds.
 #[derive(Debug, Clone)]
 struct Piece {
@@ -80,6 +119,8 @@ struct Line {
     pieces: Vec<Piece>,
     /// Grants before this one are none of its business.
     first: usize,
+    /// The same, grant by grant.
+    ahead: Ahead,
 }
 
 /// Watches one scope: the signer or a wallet.
@@ -112,7 +153,8 @@ impl Observer {
     /// These rates hold from now on, besides those that hold already.
     pub fn rates_hold(&mut self, rates: &[Rate], now_ms: u64) {
         let first = self.grants.len();
-        self.lines.extend(rates.iter().map(|rate| Line { pieces: vec![Piece { rate: *rate, from_ms: now_ms }], first }));
+        let line = |rate: &Rate| Line { pieces: vec![Piece { rate: *rate, from_ms: now_ms }], first, ahead: Ahead::new(*rate, now_ms) };
+        self.lines.extend(rates.iter().map(line));
     }
 
     /// Managers put these rates in the place of the ones before. What was spent stays spent: if there is one before and one after,
@@ -120,7 +162,10 @@ impl Observer {
     /// several this observer does not ask which of the old ones a new one goes on from.
     pub fn rates_change(&mut self, rates: &[Rate], now_ms: u64) {
         match (&mut self.lines[..], rates) {
-            ([line], [rate]) => line.pieces.push(Piece { rate: *rate, from_ms: now_ms }),
+            ([line], [rate]) => {
+                line.pieces.push(Piece { rate: *rate, from_ms: now_ms });
+                line.ahead.change(*rate, now_ms);
+            }
             _ => {
                 self.lines.clear();
                 self.rates_hold(rates, now_ms);
@@ -168,43 +213,61 @@ impl Observer {
 
     /// Notes a grant; says what it breaks.
     pub fn granted(&mut self, grant: Grant, now_ms: u64) -> Result<(), String> {
+        let before = self.most();
         self.grants.push(grant);
         self.at_ms.push(now_ms);
-        let most = if self.grants[..self.grants.len() - 1].contains(&grant) { self.most() } else { most_that_can_leave(&self.grants) };
+        let most = if self.grants[..self.grants.len() - 1].contains(&grant) { before } else { most_that_can_leave(&self.grants) };
         self.most.push(most);
+        let mut lines = std::mem::take(&mut self.lines);
+        let judge = |line: &mut Line| {
+            let kept = line.ahead.grown(most - before, now_ms);
+            self.check(line, kept)
+        };
+        let judged: Vec<_> = lines.iter_mut().map(judge).collect();
+        self.lines = lines;
         if let Some(ceiling) = self.ceiling.filter(|ceiling| most > *ceiling) {
             return Err(format!("{most} sat can leave, the total is {ceiling} sat: {:?}", self.grants));
         }
-        self.lines.iter().try_for_each(|line| self.check(line))
+        judged.into_iter().collect()
     }
 
-    /// Every stretch that ends with the last grant.
-    fn check(&self, line: &Line) -> Result<(), String> {
+    /// Every stretch that ends with the last grant. Where M did not grow there is nothing to say: the stretch is a shorter one and time
+    /// in which nothing left; a burst that was lowered meanwhile does not judge what left before.
+    fn check(&self, line: &Line, kept_by_the_other_form: bool) -> Result<(), String> {
         let Some(last) = line.pieces.last() else { return Ok(()) };
         let end_ms = self.at_ms.last().copied().unwrap_or(0);
         // Everything in parts of a satoshi that no period needs to be rounded to.
         let parts = line.pieces.iter().fold(1, |parts, piece| least_common_multiple(parts, u128::from(piece.rate.per_ms)));
+        let (mut ahead, mut longest) = (0, end_ms);
         for first in line.first..self.grants.len() {
-            let grown = u128::from(self.most() - self.most[first]) * parts;
             let begin_ms = self.at_ms[first];
-            let mut allowed = u128::from(last.rate.burst_sat) * parts;
+            let mut given = 0;
             for (n, piece) in line.pieces.iter().enumerate() {
                 let until = line.pieces.get(n + 1).map_or(end_ms, |next| next.from_ms).min(end_ms);
                 let length = until.saturating_sub(piece.from_ms.max(begin_ms));
-                allowed += u128::from(length) * u128::from(piece.rate.amount_sat) * (parts / u128::from(piece.rate.per_ms));
+                given += u128::from(length) * u128::from(piece.rate.amount_sat) * (parts / u128::from(piece.rate.per_ms));
             }
-            if grown > allowed {
-                return Err(format!(
-                    "from {begin_ms} ms to {end_ms} ms {} sat more can leave than before; {:?} of {:?}",
-                    grown / parts,
-                    line.pieces,
-                    self.grants
-                ));
+            let beyond = (u128::from(self.most() - self.most[first]) * parts).saturating_sub(given);
+            if beyond > ahead {
+                (ahead, longest) = (beyond, begin_ms);
             }
         }
-        Ok(())
+        let grew = self.most[self.grants.len()] > self.most[self.grants.len() - 1];
+        let kept = !grew || ahead <= u128::from(last.rate.burst_sat) * parts;
+        let says = format!("{:?} of {:?}", line.pieces, self.grants);
+        if ahead * line.ahead.parts != line.ahead.ahead * parts || kept != kept_by_the_other_form {
+            return Err(format!("{FORMS_DIFFER}: {ahead} of {parts} parts, and {:?}: {says}", line.ahead));
+        }
+        if kept {
+            return Ok(());
+        }
+        let sat = ahead / parts;
+        Err(format!("from {longest} ms to {end_ms} ms {sat} sat more can leave than before, beyond what the rate gave; {says}"))
     }
 }
+
+/// What the observer says when its two forms do not agree.
+pub const FORMS_DIFFER: &str = "the observer contradicts itself";
 
 fn least_common_multiple(a: u128, b: u128) -> u128 {
     let (mut x, mut y) = (a, b);

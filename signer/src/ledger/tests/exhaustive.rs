@@ -23,7 +23,7 @@ mod model;
 mod observer;
 
 use model::{Order, Published, Rules, Transaction, Verdict};
-use observer::{Coins, Grant, most_that_can_leave};
+use observer::{Ahead, Coins, Grant, most_that_can_leave};
 use real::{LEASE, Real, in_model, in_real};
 
 /// What a story may hold.
@@ -75,15 +75,11 @@ enum Action {
     Restore,
 }
 
-/// What the observer keeps: it sees one rate, in whole satoshi per tick.
+/// What the observer keeps. Its judgement of the rate is the form that needs no history (`tests/promise` compares it with the plain one).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Watch {
     grants: BTreeSet<Grant>,
-    /// How much M has grown beyond what the rate gave since. The most over all stretches that end now.
-    ahead_sat: u64,
-    at: u64,
-    amount_sat: u64,
-    burst_sat: u64,
+    ahead: Ahead,
     ceiling: Option<u64>,
 }
 
@@ -121,19 +117,12 @@ impl Watch {
         most_that_can_leave(&self.grants.iter().copied().collect::<Vec<_>>())
     }
 
-    fn pass(&mut self, now: u64) {
-        self.ahead_sat = self.ahead_sat.saturating_sub((now - self.at) * self.amount_sat);
-        self.at = now;
-    }
-
     /// Notes a grant; false when that breaks the promise.
     fn granted(&mut self, grant: Grant, now: u64) -> bool {
-        self.pass(now);
         let before = self.most();
         self.grants.insert(grant);
         let most = self.most();
-        self.ahead_sat += most - before;
-        most == before || (self.ahead_sat <= self.burst_sat && self.ceiling.is_none_or(|ceiling| most <= ceiling))
+        self.ahead.grown(most - before, now) && (most == before || self.ceiling.is_none_or(|ceiling| most <= ceiling))
     }
 }
 
@@ -204,13 +193,12 @@ impl<R: Rules> World<R> {
         if !applied {
             return;
         }
-        story.watch.pass(story.before + story.model.seen_ms());
+        let now = story.before + story.model.seen_ms();
+        story.watch.ahead.pass(now);
         match order {
             // A command counts once, whatever the signer makes of it.
             Order::AddTotal(sat) if !story.seen_order(n) => story.watch.ceiling = story.watch.ceiling.map(|c| c + sat),
-            Order::SetRates(rates) => {
-                (story.watch.amount_sat, story.watch.burst_sat) = (rates[0].amount_sat, rates[0].burst_sat);
-            }
+            Order::SetRates(rates) => story.watch.ahead.change(rates[0], now),
             _ => {}
         }
         story.ordered |= 1 << n;
@@ -229,7 +217,7 @@ impl<R: Rules> World<R> {
                 story.model.restore(0);
                 story.real.disk = story.real.copy.clone().unwrap();
                 let copied = story.copied.clone().unwrap();
-                (story.watch.amount_sat, story.watch.burst_sat) = (copied.amount_sat, copied.burst_sat);
+                story.watch.ahead.change(copied.ahead.rate, story.before + story.model.seen_ms());
                 let most = story.watch.most();
                 // Without an anchor it has forgotten sums, and nobody can notice.
                 story.watch.ceiling = copied.ceiling.filter(|_| self.anchored).map(|c| c.max(most));
@@ -249,15 +237,15 @@ impl<R: Rules> World<R> {
         story.seen.burnt |= burnt_sat > 0;
         story.seen.stale |= story.real.missing_commands > 0;
         // The observer is told of a lowered limit when it is in force, and not of one that was raised.
-        story.watch.pass(story.before);
+        story.watch.ahead.pass(story.before);
         if story.edited && story.left.edits == 0 && !story.lowered {
             story.lowered = true;
             let most = story.watch.most();
             let (old, new) = (self.configured[0].total_sat.unwrap(), self.configured[1].total_sat.unwrap());
             story.watch.ceiling = story.watch.ceiling.map(|c| (c - (old - new)).max(most));
-            let (amount_sat, burst_sat) = (limits.rates[0].amount_sat, limits.rates[0].burst_sat);
-            if amount_sat <= story.watch.amount_sat && burst_sat <= story.watch.burst_sat {
-                (story.watch.amount_sat, story.watch.burst_sat) = (amount_sat, burst_sat);
+            let (new, held) = (in_model(limits)[0].rates[0], story.watch.ahead.rate);
+            if new.amount_sat <= held.amount_sat && new.burst_sat <= held.burst_sat {
+                story.watch.ahead.change(new, story.before);
             }
         }
     }
@@ -278,14 +266,7 @@ impl<R: Rules> stateright::Model for World<R> {
         let mut story = Story {
             real: Real::new(self.anchored),
             model: model::Model::new(&in_model(limits), self.anchored, LEASE),
-            watch: Watch {
-                grants: BTreeSet::new(),
-                ahead_sat: 0,
-                at: 0,
-                amount_sat: limits.rates[0].amount_sat,
-                burst_sat: limits.rates[0].burst_sat,
-                ceiling: limits.total_sat,
-            },
+            watch: Watch { grants: BTreeSet::new(), ahead: Ahead::new(in_model(limits)[0].rates[0], 0), ceiling: limits.total_sat },
             copied: None,
             left: self.most,
             now: 0,
