@@ -79,10 +79,10 @@ pub enum LedgerError {
         /// What is wrong.
         what: String,
     },
-    /// ALARM: the anchor belongs to another ledger.
+    /// ALARM: the anchor belongs to another ledger, or to this one after a re-base that it does not know.
     #[error(
-        "ALARM: the anchor belongs to ledger {anchor}, and this is ledger {ledger}. Was the state folder or the token replaced? Restore the \
-         right one; if it was on purpose, the managers re-base (docs/ledger.md)"
+        "ALARM: the anchor belongs to ledger {anchor}, and this is ledger {ledger}. Was the state folder or the token replaced, or a copy \
+         from before a re-base put back? Restore the right one; if it was on purpose, the managers re-base (docs/ledger.md)"
     )]
     AnchorForeign {
         /// In the anchor.

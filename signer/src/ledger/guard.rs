@@ -152,9 +152,9 @@ impl Guard {
     }
 
     /// What the anchor must hold at least.
-    fn due(&self, state: &State) -> AnchorState {
+    pub(super) fn due(&self, state: &State) -> AnchorState {
         AnchorState {
-            ledger: state.identity,
+            ledger: state.known_as(),
             bound_sat: state.charged_sat.max(self.held.map_or(0, |a| a.bound_sat)),
             commands: state.commands.saturating_add(self.missing_commands),
             clean: None,
@@ -213,8 +213,8 @@ fn compare(store: &Store, anchor: &mut dyn Anchor) -> Result<(Option<AnchorState
         let lost = state.anchored.clone().map(|kind| LedgerError::AnchorLost { kind });
         return Ok((None, lost));
     };
-    if held.ledger != state.identity {
-        let foreign = LedgerError::AnchorForeign { anchor: hex::encode(held.ledger), ledger: hex::encode(state.identity) };
+    if held.ledger != state.known_as() {
+        let foreign = LedgerError::AnchorForeign { anchor: hex::encode(held.ledger), ledger: hex::encode(state.known_as()) };
         return Ok((found, Some(foreign)));
     }
     // The anchor is told just before the first start is committed. A ledger that never started would take any configuration as its first.

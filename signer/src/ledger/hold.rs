@@ -79,12 +79,14 @@ impl Writer {
                 hold.least_sat
             ));
         }
+        // A freeze or a lock of an old copy is known to the anchor since.
+        let commands = self.guard.due(&self.store.state).commands.max(hold.commands);
         let rebase = RebaseEntry {
             serial,
             managers,
             base: *challenge,
             spent_sat: *spent_sat,
-            commands: hold.commands.saturating_add(1),
+            commands: commands.saturating_add(1),
             why: hold.why.clone(),
         };
         let start = self.guard.restart_entry(&self.store.state, *spent_sat);

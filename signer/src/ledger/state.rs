@@ -44,6 +44,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The name under which the anchor knows this ledger. A re-base gives it a new one, so that no copy from before passes for it: the
+    /// count of commands need not tell them apart where the anchor had forgotten how many there were.
+    pub(super) fn known_as(&self) -> [u8; 16] {
+        self.base.unwrap_or(self.identity)
+    }
+
     /// What an entry changes. The one place, for the running signer and for `verify`.
     pub(super) fn apply(&mut self, entry: &Entry) {
         match entry {

@@ -4,6 +4,7 @@
 //! - `observer` judges, from nothing but what was granted and when;
 //! - `model` is the reference: what the documentation says, as a small program;
 //! - `site` makes real PSBTs of real wallets;
+//! - `story` says what can happen, and how often;
 //! - `machine` plays long random stories against the real analysis, policy and ledger on disk, beside the model, under the observer;
 //! - `hostile` tries what somebody at the gate would try;
 //! - `judging` shows that the observer can say no.
@@ -18,3 +19,4 @@ mod machine;
 mod model;
 mod observer;
 mod site;
+mod story;

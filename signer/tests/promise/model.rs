@@ -142,12 +142,18 @@ struct Disk {
     serials: BTreeSet<u64>,
     charged_sat: u64,
     commands: u64,
+    /// The serial of the last re-base.
+    base: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Anchor {
     bound_sat: u64,
     commands: u64,
+    /// Somebody erased it.
+    erased: bool,
+    /// The last re-base that it knows.
+    base: Option<u64>,
 }
 
 /// The whole signer, as far as limits are concerned.
@@ -183,6 +189,7 @@ impl<R: Rules> Model<R> {
             serials: BTreeSet::new(),
             charged_sat: 0,
             commands: 0,
+            base: None,
         };
         let anchor = anchored.then(Anchor::default);
         Self { disk, copies: vec![], anchor, lease_sat, seen_ms: 0, stepped_ms: 0, unsynced: None, rules: PhantomData }
@@ -198,9 +205,31 @@ impl<R: Rules> Model<R> {
         self.disk.scopes[scope].accepted.total_sat
     }
 
-    /// Whether commands are missing that the anchor knows.
+    /// Whether ledger and anchor do not agree: alarm, or commands are missing that the anchor knows.
     pub fn is_stale(&self) -> bool {
-        self.anchor.as_ref().is_some_and(|a| a.commands > self.disk.commands)
+        self.is_alarmed() || self.anchor.as_ref().is_some_and(|a| a.commands > self.disk.commands)
+    }
+
+    /// Whether the anchor was erased, or knows the ledger by another re-base. Nothing is written before managers re-base.
+    pub fn is_alarmed(&self) -> bool {
+        self.anchor.as_ref().is_some_and(|a| a.erased || a.base != self.disk.base)
+    }
+
+    /// What a re-base must count as spent at least.
+    pub fn least_sat(&self) -> u64 {
+        self.anchor.as_ref().map_or(0, |a| a.bound_sat).max(self.disk.charged_sat)
+    }
+
+    /// The re-base after which a command is made that is made now.
+    pub fn base(&self) -> Option<u64> {
+        self.disk.base
+    }
+
+    /// Somebody erases the anchor.
+    pub fn erase_anchor(&mut self) {
+        if let Some(anchor) = &mut self.anchor {
+            *anchor = Anchor { erased: true, ..Anchor::default() };
+        }
     }
 
     /// Somebody sets the wall clock forward.
@@ -304,12 +333,13 @@ impl<R: Rules> Model<R> {
         Verdict::Granted { increase_sat, repeat: false }
     }
 
-    /// Managers order something about a scope. False: it is refused.
-    pub fn order(&mut self, serial: u64, scope: usize, order: &Order, now_ms: u64) -> bool {
+    /// Managers order something about a scope, in a command that was made after a re-base. False: it is refused.
+    pub fn order(&mut self, serial: u64, base: Option<u64>, scope: usize, order: &Order, now_ms: u64) -> bool {
         let now_ms = self.now(now_ms);
         let used = R::SERIALS && self.disk.serials.contains(&serial);
         let no_total = matches!(order, Order::AddTotal(_)) && self.disk.scopes[scope].allowance_sat.is_none();
-        if used || no_total || (self.is_stale() && *order != Order::Freeze) {
+        let untimely = self.is_stale() || base != self.disk.base;
+        if used || no_total || self.is_alarmed() || (untimely && *order != Order::Freeze) {
             return false;
         }
         self.write(true);
@@ -332,9 +362,26 @@ impl<R: Rules> Model<R> {
         true
     }
 
+    /// Managers say that so much was spent in all, and to go on from here. None: they say it of another run. False: it is refused.
+    pub fn rebase(&mut self, serial: u64, spent_sat: Option<u64>, limits: &[Limits], now_ms: u64) -> bool {
+        self.now(now_ms);
+        let enough = spent_sat.filter(|sat| *sat >= self.least_sat() && self.is_stale());
+        let Some(spent_sat) = enough.filter(|_| !self.disk.serials.contains(&serial)) else { return false };
+        self.write(true);
+        self.begin(limits, spent_sat, false);
+        self.disk.commands = self.anchor.as_ref().map_or(0, |a| a.commands).max(self.disk.commands) + 1;
+        self.disk.serials.insert(serial);
+        self.disk.base = Some(serial);
+        self.anchor = Some(Anchor { bound_sat: spent_sat, commands: self.disk.commands, erased: false, base: Some(serial) });
+        true
+    }
+
     /// A clean stop.
     pub fn stop(&mut self, now_ms: u64) {
         let now_ms = self.now(now_ms);
+        if self.is_alarmed() {
+            return;
+        }
         self.write(true);
         self.unsynced = None;
         self.disk.marked = true;
@@ -368,6 +415,10 @@ impl<R: Rules> Model<R> {
 
     /// The process starts, with this configuration.
     pub fn start(&mut self, limits: &[Limits]) {
+        (self.seen_ms, self.stepped_ms) = (0, 0);
+        if self.is_alarmed() {
+            return;
+        }
         let (bound_sat, commands) = self.anchor.as_ref().map_or((0, 0), |a| (a.bound_sat, a.commands));
         let charged_sat = R::charged_at_start(self.disk.charged_sat, bound_sat);
         let burnt_sat = charged_sat - self.disk.charged_sat;
@@ -376,6 +427,12 @@ impl<R: Rules> Model<R> {
         let latest = proven || self.disk.fresh;
         self.write(false);
         self.unsynced = None;
+        self.begin(limits, charged_sat, latest);
+    }
+
+    /// Counts so much as charged in all, takes the configuration over, and begins a run.
+    fn begin(&mut self, limits: &[Limits], charged_sat: u64, latest: bool) {
+        let burnt_sat = charged_sat - self.disk.charged_sat;
         (self.disk.charged_sat, self.disk.fresh) = (charged_sat, false);
         for (scope, wanted) in self.disk.scopes.iter_mut().zip(limits) {
             let most = scope.allowance_sat.unwrap_or(u64::MAX).max(scope.used_sat);
@@ -386,7 +443,6 @@ impl<R: Rules> Model<R> {
                 bucket.owed = R::missing_at_start(bucket.owed, bucket.burst(), latest);
             }
         }
-        (self.seen_ms, self.stepped_ms) = (0, 0);
     }
 }
 

@@ -186,7 +186,7 @@ impl<R: Rules> World<R> {
 
     fn order(&self, story: &mut Story<R>, n: usize) {
         let (serial, order) = (u64::try_from(n).unwrap(), &self.orders[n]);
-        let applied = story.model.order(serial, 0, order, story.now);
+        let applied = story.model.order(serial, None, 0, order, story.now);
         if self.real {
             story.unexpected |= story.real.order(serial, order, story.now) != applied;
         }

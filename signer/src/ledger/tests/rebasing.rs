@@ -103,8 +103,8 @@ fn a_re_base_is_good_for_one_run_of_one_ledger() {
 
     // The old disk once more, and everything that was ever signed is shown to it.
     restore(&folder, &old);
-    let ledger = open(&folder, &label).unwrap();
-    assert!(ledger.is_stale());
+    assert!(matches!(open(&folder, &label), Err(LedgerError::AnchorForeign { .. })), "the anchor knows the re-based one");
+    let ledger = hold(&folder, &label);
     for used in [second, based_on_second.clone(), add(1)] {
         assert!(ledger.apply(used, at(0)).is_err());
     }
@@ -220,6 +220,54 @@ fn an_anchor_that_does_not_answer_during_a_re_base_is_told_before_anything_is_ch
 }
 
 #[test]
+fn after_a_lost_anchor_is_re_based_no_copy_from_before_passes_for_the_ledger_whatever_it_was_ordered() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let mut copies = vec![];
+    for serial in 1..=4 {
+        let ledger = open(&folder, &label).unwrap();
+        ledger.apply(add(serial), at(0)).unwrap();
+        ledger.stop(at(0)).unwrap();
+        copies.push(snapshot(&folder));
+    }
+    // An old disk and an erased anchor: nothing knows any more that there were four commands.
+    restore(&folder, &copies[0]);
+    label.0.lock().unwrap().label = None;
+    let ledger = hold(&folder, &label);
+    let good = rebase(11, &ledger, 0);
+    ledger.apply(good, at(0)).unwrap();
+    let mut ledger = ledger;
+    ledger.stop(at(0)).unwrap();
+    let mut latest = snapshot(&folder);
+    // It has had as many commands as the second copy; then as many as the third.
+    for serial in [12, 13] {
+        for copy in &copies {
+            restore(&folder, copy);
+            assert!(matches!(open(&folder, &label), Err(LedgerError::AnchorForeign { .. })));
+        }
+        restore(&folder, &latest);
+        ledger = open(&folder, &label).unwrap();
+        ledger.apply(based(&ledger, add(serial)), at(0)).unwrap();
+        ledger.stop(at(0)).unwrap();
+        latest = snapshot(&folder);
+    }
+}
+
+/// A freeze is accepted by an old copy, and counts.
+#[test]
+fn what_an_old_copy_was_ordered_before_its_re_base_is_not_forgotten_by_the_anchor() {
+    let (folder, label) = old_copy();
+    let ledger = open(&folder, &label).unwrap();
+    for serial in 21..=25 {
+        ledger.apply(command(serial, Action::Freeze(Scope::Signer)), at(0)).unwrap();
+    }
+    let known = ledger.totals().commands;
+    let good = rebase(26, &ledger, 3_000);
+    ledger.apply(good, at(0)).unwrap();
+    // The one that this copy misses, five freezes, and the re-base.
+    assert_eq!((known, ledger.totals().commands), (5, 7));
+}
+
+#[test]
 fn a_power_cut_between_a_re_base_and_its_anchor_gives_nothing_away() {
     let (folder, label) = old_copy();
     let ledger = open(&folder, &label).unwrap();
@@ -228,8 +276,11 @@ fn a_power_cut_between_a_re_base_and_its_anchor_gives_nothing_away() {
     ledger.apply(good, at(0)).unwrap();
     drop(ledger);
     label.set_broken(false);
-    let ledger = open(&folder, &label).unwrap();
-    assert!(!ledger.is_stale(), "{}", ledger.anchor());
+    assert!(matches!(open(&folder, &label), Err(LedgerError::AnchorForeign { .. })), "the anchor was never told");
+    let ledger = hold(&folder, &label);
+    assert_eq!(refused(ledger.charge(plan(&[3], 10, 0), at(90_000))), RefusalCode::LedgerStale);
+    let again = rebase(3, &ledger, 3_000);
+    ledger.apply(again, at(0)).unwrap();
     assert_eq!(ledger.left(1, 0), TOTAL - 3_000);
     assert_eq!(refused(ledger.apply(add(1), at(0))), RefusalCode::CommandBase);
 }
