@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use postern_protocol::{
-    api, canonical,
+    api,
+    attest::{self, Statement},
+    canonical,
     command::{COMMAND_MAX, SignedCommand},
     frame::{self, FRAME_MAX, PREFIX},
     heartbeat,
@@ -109,12 +111,29 @@ pub fn bodies(bytes: &[u8]) {
         assert_eq!(serde_json::from_slice::<api::Reply>(&serde_json::to_vec(&reply).unwrap()).unwrap(), reply);
         if let Ok(body) = canonical::from_slice::<ReplyBody>(&reply.body.0) {
             assert_eq!(canonical::to_vec(&body), reply.body.0);
+            if let ReplyBody::Attested(said) = body {
+                statement(&said);
+            }
         }
     }
+    if let Ok(said) = Statement::parse(bytes) {
+        statement(&said);
+    }
+    let _ = attest::quoted(bytes);
     if let Ok(request) = serde_json::from_slice::<api::Request>(bytes)
         && let Ok(body) = canonical::from_slice::<RequestBody>(&request.body.0)
     {
         assert_eq!(canonical::to_vec(&body), request.body.0);
+    }
+}
+
+/// What a TPM is said to have said, held against itself: the most that can hold.
+fn statement(said: &Statement) {
+    let Ok(findings) = said.verify(&said.expected_of_itself(&said.nonce, said.signer)) else { return };
+    if findings.iter().all(|finding| finding.holds) {
+        assert!(attest::quoted(&said.attest).is_some_and(|quote| quote.pcrs == Some(said.pcrs.set())));
+        assert_eq!(Statement::parse(&serde_json::to_vec(said).unwrap()).unwrap(), *said, "a statement that JSON does not carry");
+        assert_eq!(canonical::from_slice::<Statement>(&canonical::to_vec(said)).unwrap(), *said);
     }
 }
 

@@ -257,6 +257,7 @@ pub(crate) fn kind(body: &ReplyBody) -> String {
         ReplyBody::Wallets(list) => format!("{} wallets", list.len()),
         ReplyBody::Status(_) => "status".into(),
         ReplyBody::Heartbeat(_) => "heartbeat".into(),
+        ReplyBody::Attested(_) => "what was booted".into(),
         ReplyBody::Applied(applied) => format!("command {} applied", applied.serial),
     }
 }

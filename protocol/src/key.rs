@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use ed25519_dalek::VerifyingKey;
+use minicbor::{Decode, Encode, bytes::ByteArray};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
@@ -82,6 +83,21 @@ impl FromStr for PublicKey {
         let digits = text.strip_prefix(PREFIX).ok_or(KeyError::Form)?;
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| KeyError::Form)?;
         Self::from_bytes(bytes)
+    }
+}
+
+/// In CBOR the 32 bytes.
+impl<C> Encode<C> for PublicKey {
+    fn encode<W: minicbor::encode::Write>(&self, e: &mut minicbor::Encoder<W>, _: &mut C) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(self.0.as_bytes())?;
+        Ok(())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PublicKey {
+    fn decode(d: &mut minicbor::Decoder<'b>, c: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let at = d.position();
+        Self::from_bytes(ByteArray::decode(d, c)?.into()).map_err(|e| minicbor::decode::Error::message(e.to_string()).at(at))
     }
 }
 

@@ -58,6 +58,10 @@ refusal_codes! {
     ShuttingDown, "refused.shutting_down", Wait, "The signer is stopping; ask again when it runs.";
     AddressesTooMany, "refused.addresses_too_many", Forbidden, "More addresses than one request or the wallet's pool may hold.";
     AddressOutOfRange, "refused.address_out_of_range", Forbidden, "The branch or index does not exist in this wallet, or lies past its gap.";
+    // Attestation.
+    AttestNoTpm, "refused.attest_no_tpm", Forbidden, "No [keystore.NAME] of kind \"tpm\" is configured: nothing here can say what was booted.";
+    AttestKey, "refused.attest_key", Needs, "There is no attestation key that this TPM can use; `postern init` makes one, which is then pinned anew.";
+    AttestUnavailable, "refused.attest_unavailable", Wait, "The TPM does not answer, or has answered as often as it is asked in a minute; ask again.";
     // Analysis: shape.
     PsbtTooLarge, "refused.psbt_too_large", Malformed, "The PSBT is larger than allowed.";
     PsbtMalformed, "refused.psbt_malformed", Malformed, "The bytes are not a PSBT (BIP 174).";

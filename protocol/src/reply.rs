@@ -4,7 +4,7 @@
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::refusal::Refusal;
+use crate::{attest::Statement, refusal::Refusal};
 
 /// Most addresses in one reply.
 pub const ADDRESSES_MAX: u32 = 1_000;
@@ -48,6 +48,9 @@ pub enum ReplyBody {
     /// A manager's command took effect.
     #[n(6)]
     Applied(#[n(0)] Applied),
+    /// What was booted, as the TPM says it.
+    #[n(7)]
+    Attested(#[n(0)] Box<Statement>),
 }
 
 /// Signatures of one transaction.

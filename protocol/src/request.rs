@@ -38,6 +38,9 @@ pub enum RequestBody {
     /// A manager's command, as in [`crate::command`].
     #[n(5)]
     Command(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// What was booted, as the TPM says it: a [`crate::attest::Statement`].
+    #[n(6)]
+    Attest(#[n(0)] AttestRequest),
 }
 
 /// Asks for the signatures of one transaction.
@@ -77,4 +80,13 @@ pub struct HeartbeatRequest {
     /// The coordinator's nonce; proves that the report is new.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub nonce: Vec<u8>,
+}
+
+/// Asks for a statement about the boot.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AttestRequest {
+    /// Whoever asks proves with it that the statement is new: as [`crate::attest::check_nonce`] says.
+    #[n(0)]
+    pub nonce: String,
 }

@@ -192,6 +192,14 @@ impl Config {
         })
     }
 
+    /// The keystore whose TPM says what was booted: the anchor's if that is a TPM, else the first by name.
+    #[must_use]
+    pub fn attesting(&self) -> Option<(&str, &TpmTable)> {
+        let of = |name: &str| self.keystores.get_key_value(name).and_then(|(name, table)| Some((name.as_str(), table.tpm()?)));
+        let anchor = self.anchor.keystore.as_deref().and_then(of);
+        anchor.or_else(|| self.keystores.keys().find_map(|name| of(name)))
+    }
+
     /// What the running signer can reach: its own folders, and what the token's module needs.
     #[must_use]
     pub fn allowances(&self) -> Allowances {

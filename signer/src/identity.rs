@@ -11,7 +11,7 @@ use std::{
 };
 
 use ed25519_dalek::{
-    SigningKey,
+    Signer as _, SigningKey,
     pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding},
 };
 use postern_protocol::{
@@ -125,6 +125,12 @@ impl Identity {
     /// [`HeartbeatError::Cose`].
     pub fn sign_heartbeat(&self, report: &Heartbeat) -> Result<Vec<u8>, HeartbeatError> {
         heartbeat::sign(report, &self.key)
+    }
+
+    /// Signs a hash that begins with the domain of what it is for ([`postern_protocol::attest::vouched`]).
+    #[must_use]
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> [u8; 64] {
+        self.key.sign(digest).to_bytes()
     }
 }
 

@@ -105,9 +105,12 @@ pub fn admit(frame: &[u8], role: Role) -> Result<Admitted, Rejected> {
 fn may(role: Role, body: &RequestBody) -> bool {
     match body {
         RequestBody::Status => role == Role::Operator,
-        RequestBody::Sign(_) | RequestBody::Addresses(_) | RequestBody::Wallets | RequestBody::Heartbeat(_) | RequestBody::Command(_) => {
-            true
-        }
+        RequestBody::Sign(_)
+        | RequestBody::Addresses(_)
+        | RequestBody::Wallets
+        | RequestBody::Heartbeat(_)
+        | RequestBody::Command(_)
+        | RequestBody::Attest(_) => true,
     }
 }
 
@@ -121,6 +124,7 @@ pub fn name(body: &RequestBody) -> &'static str {
         RequestBody::Status => "status",
         RequestBody::Heartbeat(_) => "heartbeat",
         RequestBody::Command(_) => "command",
+        RequestBody::Attest(_) => "attest",
     }
 }
 

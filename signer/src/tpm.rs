@@ -31,14 +31,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+pub use postern_protocol::attest::{PcrSet, PcrValues, pcr_meaning};
+
 pub use self::{
     about::{About, Lockout},
     auth::AuthValue,
     connection::Connection,
     error::TpmError,
     nv::NvArea,
-    pcr::{PcrSet, PcrValues, pcr_meaning},
-    quote::{Quote, Quoted, QuotingKey, quoted},
+    quote::{Quote, QuotingKey},
     seal::Sealed,
     tcti::{Tcti, TctiError},
 };

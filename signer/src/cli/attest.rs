@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Subcommand;
-use postern_protocol::key::PublicKey;
+use postern_protocol::{
+    attest::{Expected, STATEMENT_MAX, Statement, check_nonce, pcr_meaning},
+    key::PublicKey,
+};
 
 use super::{
     Ending,
@@ -18,14 +20,11 @@ use super::{
     wallet::PcrValue,
 };
 use crate::{
-    attest::{self, Expected, STATEMENT_MAX, Statement},
+    attest,
     config::{Config, TpmTable},
     identity::Identity,
-    tpm::{Tpm, pcr_meaning},
+    tpm::Tpm,
 };
-
-/// Largest event log that is carried along.
-const EVENT_LOG_MAX: u64 = 1 << 20;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -81,18 +80,15 @@ impl Attest {
             return verify.run();
         }
         let nonce = self.nonce.as_deref().context("--nonce TEXT is what whoever asks gave")?;
-        attest::check_nonce(nonce)?;
+        check_nonce(nonce)?;
         let config = site.config()?;
         let (name, table) = self.tpm(&config)?;
-        let identity = Identity::open(&config.state).context("run this as the user that the signer runs as")?.public();
+        let identity = Identity::open(&config.state).context("run this as the user that the signer runs as")?;
         let key = attest::read_key(&config.state, name)?;
-        let key_name = attest::key_name(&key.point).context("the attestation key is no point of its curve; restore it from a backup")?;
-        let bound = attest::qualifying(nonce, &identity);
-        let quote = Tpm::new(table.tcti.get_ref().clone())
-            .with(|tpm| tpm.quote(&key, &bound, &table.pcrs))
-            .with_context(|| format!("[keystore.{name}]"))?;
-        let event_log = table.tcti.get_ref().device().and_then(event_log).map(|log| STANDARD.encode(log));
-        let statement = Statement::new(identity, nonce, key_name, &quote, event_log);
+        let event_log = table.tcti.get_ref().device().and_then(attest::event_log);
+        let tpm = Tpm::new(table.tcti.get_ref().clone());
+        let statement =
+            attest::state(&tpm, &key, &table.pcrs, &identity, nonce, event_log).with_context(|| format!("[keystore.{name}]"))?;
         let json = serde_json::to_string_pretty(&statement)?;
         match &self.output {
             _ if self.json => say!("{json}"),
@@ -103,8 +99,8 @@ impl Attest {
             None => {
                 say!("{} {}", paint(HEAD, "Signer:"), statement.signer);
                 say!("{} {}", paint(HEAD, "Attestation key:"), statement.key);
-                for (index, value) in &statement.pcrs {
-                    say!("PCR {index} ({}) {value}", pcr_meaning(*index));
+                for (index, value) in &statement.pcrs.0 {
+                    say!("PCR {index} ({}) {}", pcr_meaning(*index), hex::encode(value));
                 }
                 let log = if statement.event_log.is_some() { "with" } else { "no" };
                 say!("{}", paint(DIM, format!("Signed by the TPM, {log} event log; -o FILE writes the statement for whoever asked.")));
@@ -128,13 +124,13 @@ impl Attest {
 
 impl Verify {
     fn run(&self) -> Result<Ending> {
-        attest::check_nonce(&self.nonce)?;
+        check_nonce(&self.nonce)?;
         let statement = read(&self.file)?;
         let good = self.expect.as_deref().map(read).transpose()?;
         let needed = "say it, or give a good statement with --expect FILE";
         let signer = self.signer.or(good.as_ref().map(|good| good.signer)).with_context(|| format!("--signer ed25519:…: {needed}"))?;
         let key = self.key.clone().or(good.as_ref().map(|good| good.key.clone())).with_context(|| format!("--key p256:…: {needed}"))?;
-        let mut pcrs = good.as_ref().map(Statement::values).transpose()?.unwrap_or_default();
+        let mut pcrs = good.as_ref().map(|good| good.pcrs.clone()).unwrap_or_default();
         pcrs.0.extend(self.pcr.iter().map(|PcrValue(index, value)| (*index, *value)));
         let findings = statement.verify(&Expected { nonce: self.nonce.clone(), signer, key, pcrs })?;
         for finding in &findings {
@@ -159,14 +155,4 @@ fn read(path: &Path) -> Result<Statement> {
         bail!("{} is larger than {STATEMENT_MAX} bytes: no attestation", path.display());
     }
     Statement::parse(&bytes).with_context(|| path.display().to_string())
-}
-
-/// The firmware's event log of `/dev/tpmrm0` or `/dev/tpm0`, where the kernel shows it to us.
-fn event_log(device: &Path) -> Option<Vec<u8>> {
-    let name = device.file_name()?.to_str()?;
-    let number = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let file = File::open(format!("/sys/kernel/security/tpm{number}/binary_bios_measurements")).ok()?;
-    let mut log = vec![];
-    file.take(EVENT_LOG_MAX).read_to_end(&mut log).ok()?;
-    Some(log)
 }

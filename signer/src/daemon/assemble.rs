@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     anchor::{Anchor, NoAnchor},
+    attest::{self, Attesting},
     command::Manager,
     config::{Config, Disclose, OnForgery},
     keystore::{KeystoreError, LoadedKeystore, OpenKeystore},
@@ -23,10 +24,11 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Most addresses that a wallet without a configured pool hands out on a branch.
 const ADDRESSES_MAX_DEFAULT: u32 = 200_000;
 
-/// What the start reads from outside the sandbox: the tokens' libraries, PINs, the users' numbers. It has started no thread yet.
+/// What the start reads from outside the sandbox: the tokens' libraries, PINs, the users' numbers, the firmware's event log. It has started no thread yet.
 pub struct Outside {
     keystores: BTreeMap<String, LoadedKeystore>,
     roles: Roles,
+    event_log: Option<Vec<u8>>,
 }
 
 impl Outside {
@@ -44,7 +46,8 @@ impl Outside {
         }
         let terms = &config.socket_terms;
         let uids = |names: &[Spanned<String>]| names.iter().map(|name| users::uid(name.get_ref())).collect::<Result<Vec<u32>, _>>();
-        Ok(Self { keystores, roles: Roles::new(uids(&terms.gates)?, uids(&terms.operators)?) })
+        let event_log = config.attesting().and_then(|(_, table)| attest::event_log(table.tcti.get_ref().device()?));
+        Ok(Self { keystores, event_log, roles: Roles::new(uids(&terms.gates)?, uids(&terms.operators)?) })
     }
 }
 
@@ -86,6 +89,16 @@ impl Parts {
             None => Box::new(NoAnchor),
         };
 
+        let attesting = config.attesting().and_then(|(name, table)| match keystores.get(name)? {
+            OpenKeystore::Tpm(keystore) => Some(Attesting {
+                tpm: keystore.tpm(),
+                pcrs: table.pcrs.clone(),
+                keystore: name.into(),
+                state: config.state.clone(),
+                event_log: outside.event_log,
+            }),
+            OpenKeystore::Pkcs11(_) => None,
+        });
         let terms = &config.socket_terms;
         Ok(Self {
             name: config.name.clone(),
@@ -104,6 +117,7 @@ impl Parts {
             managers: config.managers.managers.iter().map(|(name, key)| Manager { name: name.clone(), key: *key }).collect(),
             quorum: config.managers.quorum,
             locks_on_forgery: config.managers.on_forgery == OnForgery::Lock,
+            attesting,
         })
     }
 }

@@ -19,6 +19,7 @@ use super::{
     server::{About, Office},
 };
 use crate::{
+    attest::AttestRoom,
     clock::Clock,
     command::{CommandRules, NotBelieved},
     identity::Identity,
@@ -44,6 +45,7 @@ pub(super) struct SignerOffice {
     pub(super) locks_on_forgery: bool,
     pub(super) ledger: Arc<Ledger>,
     pub(super) keystores: Vec<Arc<dyn Keystore>>,
+    pub(super) attest: AttestRoom,
     pub(super) refusals: Refusals,
 }
 
@@ -67,6 +69,9 @@ impl Office for SignerOffice {
             RequestBody::Status => Ok(ReplyBody::Status(Box::new(self.status()))),
             RequestBody::Heartbeat(request) => self.heartbeat(request.nonce).map(ReplyBody::Heartbeat),
             RequestBody::Command(bytes) => self.command(&bytes),
+            RequestBody::Attest(request) => {
+                self.attest.answer(&request.nonce, &self.identity, self.clock.now()).map(|said| ReplyBody::Attested(Box::new(said)))
+            }
         }
     }
 

@@ -132,6 +132,7 @@ pub(super) struct Shared {
     sign: Arc<Lane<Job>>,
     addresses: Arc<Lane<Job>>,
     desk: Arc<Lane<Job>>,
+    attest: Arc<Lane<Job>>,
     connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
     gone: Condvar,
     stopping: AtomicBool,
@@ -144,6 +145,7 @@ impl Shared {
             RequestBody::Sign(_) => &self.sign,
             RequestBody::Addresses(_) => &self.addresses,
             RequestBody::Wallets | RequestBody::Status | RequestBody::Heartbeat(_) | RequestBody::Command(_) => &self.desk,
+            RequestBody::Attest(_) => &self.attest,
         }
     }
 
@@ -180,6 +182,8 @@ impl Server {
         workers.extend(more);
         let (desk, more) = Lane::start("desk", 2, Job::work).map_err(io)?;
         workers.extend(more);
+        let (attest, more) = Lane::start("attest", 1, Job::work).map_err(io)?;
+        workers.extend(more);
         let shared = Arc::new(Shared {
             budget: Budget::new(terms.memory, part(terms.memory, 3, 4)),
             terms,
@@ -187,6 +191,7 @@ impl Server {
             sign,
             addresses,
             desk,
+            attest,
             connections: Mutex::default(),
             gone: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -214,7 +219,7 @@ impl Server {
         for connection in shared.connections().values() {
             connection.stop_reading();
         }
-        for lane in [&shared.sign, &shared.addresses, &shared.desk] {
+        for lane in [&shared.sign, &shared.addresses, &shared.desk, &shared.attest] {
             lane.close();
             in_order &= lane.drained(left());
         }

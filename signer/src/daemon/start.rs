@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     anchor::Anchor,
+    attest::{AttestRoom, Attesting},
     clock::Clock,
     command::{CommandRules, Manager},
     config::{Config, OnMissing},
@@ -68,6 +69,8 @@ pub struct Parts {
     pub quorum: usize,
     /// Whether a forged command locks what it names.
     pub locks_on_forgery: bool,
+    /// The TPM that says what was booted.
+    pub attesting: Option<Attesting>,
 }
 
 /// A wallet and what it takes to spend from it.
@@ -223,6 +226,7 @@ impl Daemon {
             locks_on_forgery: parts.locks_on_forgery,
             ledger: Arc::clone(&ledger),
             keystores: parts.keystores,
+            attest: AttestRoom::new(parts.attesting),
             refusals: Refusals::default(),
         };
         let server = Server::start(&parts.socket, Arc::new(office) as Arc<dyn Office>, parts.terms)?;

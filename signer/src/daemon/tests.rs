@@ -182,6 +182,7 @@ impl House {
                 .collect(),
             quorum: 2,
             locks_on_forgery: self.locks_on_forgery,
+            attesting: None,
         }
     }
 

@@ -82,6 +82,12 @@ impl TpmKeystore {
         LoadedTpm::load(config)?.connect()
     }
 
+    /// The TPM itself; who asks it takes turns with this keystore.
+    #[must_use]
+    pub fn tpm(&self) -> Tpm {
+        self.core().tpm.clone()
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.running.core
     }

@@ -1,14 +1,16 @@
 //! Signed statements about PCRs: what a TPM says was booted, to somebody elsewhere.
 
+use postern_protocol::attest::{PcrSet, PcrValues, quoted};
 use tss_esapi::{
-    interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
-    structures::{AttestInfo, Data, PcrSlot, Public, Signature, SignatureScheme},
-    traits::{Marshall as _, UnMarshall as _},
+    interface_types::session_handles::AuthSession,
+    structures::{Data, Public, Signature, SignatureScheme},
+    traits::Marshall as _,
 };
 
 use super::{
-    Connection, PcrSet, PcrValues, Sealed, TpmError,
+    Connection, Sealed, TpmError,
     connection::{Use, restricted_key},
+    pcr,
 };
 
 /// A restricted P-256 key: it signs what its TPM says, and nothing that somebody made up. Useless without that TPM.
@@ -29,19 +31,6 @@ pub struct Quote {
     pub signature: [u8; 64],
     /// The values that it is about.
     pub pcrs: PcrValues,
-}
-
-/// What a signed TPMS_ATTEST says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quoted {
-    /// What the asker gave.
-    pub qualifying: Vec<u8>,
-    /// Which PCRs of the SHA-256 bank; None when others are in it.
-    pub pcrs: Option<PcrSet>,
-    /// The digest over them.
-    pub digest: Vec<u8>,
-    /// How often the TPM was reset.
-    pub resets: u32,
 }
 
 /// A quote and the PCRs are read one after the other; PCRs that change between the two are read again.
@@ -75,7 +64,7 @@ impl Connection {
         let failed = TpmError::of("TPM2_Quote");
         for _ in 0..ATTEMPTS {
             let data = Data::try_from(qualifying).map_err(&failed)?;
-            let selection = set.selection()?;
+            let selection = pcr::selection(set)?;
             let (attest, signature) = self
                 .context
                 .execute_with_session(Some(AuthSession::Password), |c| c.quote(handle, data, SignatureScheme::Null, selection))
@@ -90,26 +79,6 @@ impl Connection {
         }
         Err(TpmError::Unavailable("its PCRs change all the time".into()))
     }
-}
-
-/// What a TPMS_ATTEST says; None when it is no quote. For bytes whose signature was checked.
-#[must_use]
-pub fn quoted(attest: &[u8]) -> Option<Quoted> {
-    let parsed = tss_esapi::structures::Attest::unmarshall(attest).ok()?;
-    let AttestInfo::Quote { info } = parsed.attested() else { return None };
-    let pcrs = match info.pcr_selection().get_selections() {
-        [] => PcrSet::new([]),
-        [selection] if selection.hashing_algorithm() == HashingAlgorithm::Sha256 => PcrSet::new(
-            (0..=23).filter(|index| PcrSlot::try_from(1_u32 << u32::from(*index)).is_ok_and(|slot| selection.is_selected(slot))),
-        ),
-        _ => None,
-    };
-    Some(Quoted {
-        qualifying: parsed.extra_data().value().to_vec(),
-        pcrs,
-        digest: info.pcr_digest().value().to_vec(),
-        resets: parsed.clock_info().reset_count(),
-    })
 }
 
 /// Two numbers of 32 bytes; a TPM leaves leading zeros out.

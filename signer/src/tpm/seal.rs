@@ -12,7 +12,7 @@ use tss_esapi::{
     traits::{Marshall as _, UnMarshall as _},
 };
 
-use super::{AuthValue, Connection, PcrSet, PcrValues, TpmError, connection::StorageKey};
+use super::{AuthValue, Connection, PcrSet, PcrValues, TpmError, connection::StorageKey, pcr};
 use crate::secret::LockedBytes;
 
 /// A secret or a key as its TPM gives it out to be kept: public to everyone, useless without that TPM.
@@ -82,7 +82,7 @@ impl Connection {
     fn satisfy(&mut self, session: PolicySession, pcrs: &PcrSet, digest: &[u8]) -> Result<(), TpmError> {
         let digest = Digest::try_from(digest).map_err(TpmError::of("TPM2_PolicyPCR"))?;
         if !pcrs.is_empty() {
-            let selection = pcrs.selection()?;
+            let selection = pcr::selection(pcrs)?;
             self.context.execute_without_session(|c| c.policy_pcr(session, digest, selection)).map_err(TpmError::of("TPM2_PolicyPCR"))?;
         }
         self.context.execute_without_session(|c| c.policy_auth_value(session)).map_err(TpmError::of("TPM2_PolicyAuthValue"))

@@ -1,5 +1,16 @@
 //! What a machine booted, told to somebody elsewhere.
 
+use postern_protocol::{
+    attest::Statement,
+    refusal::{Refusal, RefusalCode},
+    reply::ReplyBody,
+    request::{AttestRequest, RequestBody},
+};
+use postern_signer::client::Client;
+use postern_testkit::{
+    TpmDevice,
+    wait::{PATIENCE, wait_until},
+};
 use serde_json::{Value, json};
 
 use crate::daemon::Desk;
@@ -74,6 +85,9 @@ fn whatever_is_changed_in_a_statement_is_noticed() {
     let mut unreadable = now.clone();
     unreadable["attest"] = json!("zz");
     bad(&unreadable, NONCE, "not an attestation");
+    let mut stranger = now.clone();
+    stranger["identity_signature"] = good["identity_signature"].clone();
+    bad(&stranger, NONCE, "not vouched for by the signer's identity");
     // A nonce that repeats by chance is none.
     assert_eq!(desk.postern(&["attest", "--nonce", "1"]).0, 1);
 }
@@ -125,6 +139,71 @@ fn another_program_verifies_the_quote() {
     openssl.args(["dgst", "-sha256", "-keyform", "DER", "-verify", "key.der", "-signature", "signature.der", "attest.bin"]);
     let output = openssl.current_dir(desk.board.run.path()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Asks the running signer, as a gate does.
+fn ask(desk: &Desk, nonce: &str) -> Result<Statement, Refusal> {
+    let mut client = Client::connect(desk.board.run.join("signer.sock")).unwrap();
+    match client.ask(RequestBody::Attest(AttestRequest { nonce: nonce.into() })).unwrap() {
+        ReplyBody::Attested(said) => Ok(*said),
+        ReplyBody::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_running_signer_says_what_was_booted_also_after_something_else_was_measured() {
+    let desk = Desk::new("socket");
+    let good = statement(&desk, OTHER);
+    let mut signer = desk.start();
+    let now = serde_json::to_value(ask(&desk, NONCE).unwrap()).unwrap();
+    let (code, said) = verify(&desk, &now, NONCE, &good, &[]);
+    assert!(code == 0 && said.contains("vouched for by the signer's identity"), "{said}");
+    desk.board.measure(11, 1);
+    let changed = serde_json::to_value(ask(&desk, NONCE).unwrap()).unwrap();
+    let (code, said) = verify(&desk, &changed, NONCE, &good, &[]);
+    assert!(code == 2 && said.contains("Bad:  PCR 11"), "{said}");
+    assert_eq!(ask(&desk, "short").unwrap_err().code, RefusalCode::FrameMalformed);
+    signer.stop().unwrap();
+}
+
+#[test]
+fn a_gate_that_asks_all_the_time_is_refused_and_learns_when_and_nobody_else_waits() {
+    let desk = Desk::new("often");
+    let mut signer = desk.start();
+    let refused: Vec<Refusal> = (0..40).filter_map(|_| ask(&desk, NONCE).err()).collect();
+    assert_eq!(refused.len(), 34);
+    assert!(refused.iter().all(|r| r.code == RefusalCode::AttestUnavailable && r.wait_ms.is_some_and(|ms| ms <= 60_000)), "{refused:?}");
+    desk.done(&["status"]);
+    signer.stop().unwrap();
+}
+
+#[test]
+fn a_signer_without_its_attestation_key_or_its_tpm_says_which() {
+    let mut desk = Desk::new("no_key");
+    let mut signer = desk.start();
+    let file = desk.board.run.join("state/attest-board.key");
+    let key = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let no = ask(&desk, NONCE).unwrap_err();
+    assert!(no.code == RefusalCode::AttestKey, "{no:?}");
+    std::fs::write(&file, key).unwrap();
+    ask(&desk, NONCE).unwrap();
+    desk.board.swtpm.kill().unwrap();
+    assert_eq!(ask(&desk, NONCE).unwrap_err().code, RefusalCode::AttestUnavailable);
+    desk.board.swtpm.start_again().unwrap();
+    wait_until("the TPM to be asked again", PATIENCE, || Ok(ask(&desk, NONCE).is_ok())).unwrap();
+    signer.kill().unwrap();
+}
+
+#[test]
+fn a_signer_behind_its_walls_reaches_the_tpm_for_a_statement() {
+    let desk = Desk::new("walls");
+    let device = TpmDevice::start(&desk.board.run, "chip").unwrap();
+    desk.move_to(&device.tcti());
+    let mut signer = desk.start();
+    assert_eq!(ask(&desk, NONCE).unwrap().nonce, NONCE);
+    signer.stop().unwrap();
 }
 
 /// ECDSA-Sig-Value (RFC 3279 §2.2.3).

@@ -55,6 +55,18 @@ impl Desk {
         fs::write(self.config(), text).unwrap();
     }
 
+    /// A new signer with a TPM that is a device, and without a network.
+    pub(crate) fn move_to(&self, tcti: &str) {
+        self.configure("");
+        let text = fs::read_to_string(self.config()).unwrap();
+        let text = text.replace(&self.board.swtpm.tcti(), tcti).replace("dangerous_network = true", "missing = \"refuse\"");
+        fs::write(self.config(), &text).unwrap();
+        fs::remove_dir_all(self.board.run.join("state")).unwrap();
+        self.done(&["init"]);
+        let table = self.done(&["wallet", "new", "hot", "--keystore", "board", "--kind", "seed", "--script", "wpkh"]);
+        fs::write(self.config(), text + &table).unwrap();
+    }
+
     fn config(&self) -> PathBuf {
         self.board.run.join("signer.toml")
     }
@@ -81,7 +93,7 @@ impl Desk {
         out
     }
 
-    fn start(&self) -> Process {
+    pub(crate) fn start(&self) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postern-signer"));
         command.arg("run").arg("--config").arg(self.config()).env_remove("TSS2_LOG");
         let mut signer = Process::start(&self.board.run, "signer", command).unwrap();
@@ -237,14 +249,7 @@ fn a_wrong_secret_costs_one_try_however_long_the_signer_runs() {
 fn a_signer_reaches_a_tpm_device_from_within_its_sandbox_and_has_no_network() {
     let desk = Desk::new("device");
     let device = TpmDevice::start(&desk.board.run, "chip").unwrap();
-    desk.configure("");
-    let text = fs::read_to_string(desk.config()).unwrap();
-    let text = text.replace(&desk.board.swtpm.tcti(), &device.tcti()).replace("dangerous_network = true", "missing = \"refuse\"");
-    fs::write(desk.config(), &text).unwrap();
-    fs::remove_dir_all(desk.board.run.join("state")).unwrap();
-    desk.done(&["init"]);
-    let table = desk.done(&["wallet", "new", "hot", "--keystore", "board", "--kind", "seed", "--script", "wpkh"]);
-    fs::write(desk.config(), text + &table).unwrap();
+    desk.move_to(&device.tcti());
     let mut signer = desk.start();
     assert!(signer.log().contains("network") && !signer.log().contains("dangerous_network"), "{}", signer.log());
     // The second payment comes after the doors are closed, and needs the anchor's bound raised.

@@ -4,16 +4,18 @@
 use std::{fs, path::Path};
 
 use bitcoin::{ScriptBuf, psbt::Psbt};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer as _, SigningKey};
 use postern_protocol::{
-    PROTOCOL_VERSION, api, canonical,
+    PROTOCOL_VERSION, api,
+    attest::{PcrValues, Statement, qualifying, quoted, vouched},
+    canonical,
     command::{Action, Command, Rate, Scope, SignedCommand},
     frame,
     heartbeat::{self, Heartbeat},
     key::PublicKey,
     refusal::{Refusal, RefusalCode},
     reply::{InputSignature, Reply, ReplyBody, SignaturePlace, Signed},
-    request::{AddressRequest, HeartbeatRequest, Request, RequestBody, SignRequest},
+    request::{AddressRequest, AttestRequest, HeartbeatRequest, Request, RequestBody, SignRequest},
 };
 use postern_signer::{
     analysis::analyze,
@@ -65,6 +67,7 @@ fn the_seeds_are_written() {
         RequestBody::Status,
         RequestBody::Heartbeat(HeartbeatRequest { nonce: vec![1, 2, 3] }),
         RequestBody::Command(vec![1, 2, 3]),
+        RequestBody::Attest(AttestRequest { nonce: NONCE.into() }),
     ];
     for (n, body) in requests.iter().enumerate() {
         let request = Request { version: PROTOCOL_VERSION, id: 7, body: body.clone() };
@@ -76,6 +79,7 @@ fn the_seeds_are_written() {
     let replies = [
         ReplyBody::Signed(Signed { unsigned_txid: [7; 32], signatures: vec![signature.clone()] }),
         ReplyBody::Refused(Refusal::new(RefusalCode::RateWait, "later").wait_ms(7)),
+        ReplyBody::Attested(Box::new(statement())),
     ];
     for (n, body) in replies.iter().enumerate() {
         write(
@@ -86,6 +90,8 @@ fn the_seeds_are_written() {
         let json = api::Reply { id: "1".into(), body: api::Base64(canonical::to_vec(body)) };
         write("bodies", &format!("reply-{n}"), &serde_json::to_vec(&json).unwrap());
     }
+    write("bodies", "statement", &serde_json::to_vec(&statement()).unwrap());
+    write("bodies", "quote", &statement().attest);
     let pull = api::Pull { capacity: 4, wait_ms: 25_000, in_flight: vec!["1".into()] };
     write("bodies", "pull", &serde_json::to_vec(&pull).unwrap());
     write("bodies", "heartbeat", &serde_json::to_vec(&api::Heartbeat { cose: api::Base64(vec![1, 2, 3]) }).unwrap());
@@ -99,6 +105,31 @@ fn the_seeds_are_written() {
 
     commands_and_reports();
     journal(&payments[0]);
+}
+
+const NONCE: &str = "0123456789abcdef0123456789abcdef";
+
+/// A statement that holds in everything but the TPM's signature, for which a TPM would be needed.
+fn statement() -> Statement {
+    let signer = PublicKey::from(key(1).verifying_key());
+    let name = format!("p256:03{}", "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
+    let pcrs = PcrValues([(7, [1; 32]), (11, [2; 32])].into());
+    // Magic, kind, name, nonce, clock and version, one selection of the SHA-256 bank, digest.
+    let mut attest = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18, 0, 2, 7, 7, 0, 32][..], &qualifying(NONCE, &signer), &[0; 25]].concat();
+    attest.extend([0, 0, 0, 1, 0, 0x0b, 3, 0x80, 0x08, 0, 0, 32]);
+    attest.extend(pcrs.digest());
+    assert!(quoted(&attest).is_some_and(|quote| quote.pcrs == Some(pcrs.set())));
+    Statement {
+        postern_attestation: 1,
+        signer,
+        nonce: NONCE.into(),
+        identity_signature: key(1).sign(&vouched(&name, &attest)).to_bytes().to_vec(),
+        key: name,
+        pcrs,
+        attest,
+        signature: vec![7; 64],
+        event_log: None,
+    }
 }
 
 fn commands_and_reports() {

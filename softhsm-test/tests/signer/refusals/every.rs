@@ -18,6 +18,8 @@ const ELSEWHERE: &[(RefusalCode, &str)] = &[
     (RefusalCode::KeyMissing, "signer/tests/keystore/hsm.rs"),
     (RefusalCode::LedgerUnavailable, "signer/src/ledger/tests/charging.rs"),
     (RefusalCode::LedgerStale, "signer/src/ledger/tests/anchored.rs"),
+    (RefusalCode::AttestKey, "signer/tests/tpm/attesting.rs"),
+    (RefusalCode::AttestUnavailable, "signer/tests/tpm/attesting.rs"),
     (RefusalCode::CommandBase, "signer/src/ledger/tests/rebasing.rs"),
     (RefusalCode::CommandRebase, "signer/src/ledger/tests/rebasing.rs"),
 ];

@@ -4,7 +4,7 @@ use postern_protocol::{
     PROTOCOL_VERSION, canonical,
     refusal::{Refusal, RefusalCode},
     reply::{ADDRESSES_MAX, ReplyBody},
-    request::{AddressRequest, Request, RequestBody},
+    request::{AddressRequest, AttestRequest, Request, RequestBody},
 };
 use postern_testkit::{SignerSocket, TempRun, Vault, VaultPlan, WalletPlan};
 
@@ -64,4 +64,13 @@ fn what_no_wallet_has_is_refused() {
         assert_eq!(address.script_pubkey, scripts.script(0, n).unwrap().to_bytes(), "{n}");
     }
     assert_eq!(list.len(), 20);
+}
+
+#[test]
+fn a_signer_without_a_tpm_says_so_to_who_asks_what_was_booted() {
+    let vault = vault("no_tpm");
+    let mut socket = vault.connect().unwrap();
+    let mut ask = |nonce: &str| refusal(socket.ask(RequestBody::Attest(AttestRequest { nonce: nonce.into() })).unwrap()).code;
+    assert_eq!(ask("0123456789abcdef"), RefusalCode::AttestNoTpm);
+    assert_eq!(ask("short"), RefusalCode::FrameMalformed);
 }
