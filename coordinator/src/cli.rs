@@ -1,5 +1,6 @@
 //! `postern-coordinator`: arguments, and what each subcommand does.
 
+mod attestation;
 mod key;
 mod signer;
 mod summary;

@@ -21,6 +21,9 @@ pub use text::{Amount, FeeRate, Span};
 /// Longest wallet or signer name.
 const NAME_MAX: usize = 64;
 
+/// Shortest time of `[attestation]`.
+const ATTESTATION_MIN_MS: i64 = 10_000;
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +37,12 @@ pub struct Config {
     pub door: DoorTable,
     /// The node.
     pub bitcoind: BitcoindTable,
+    /// What signers booted.
+    #[serde(default)]
+    pub attestation: AttestationTable,
+    /// Signers that are not as others, by name.
+    #[serde(default)]
+    pub signer: BTreeMap<String, SignerTable>,
     /// Wallets by name.
     #[serde(default)]
     pub wallet: BTreeMap<String, WalletTable>,
@@ -133,6 +142,50 @@ impl Secret {
                 .ok_or_else(|| format!("credential `{name}`: systemd gave none; add LoadCredential={name}:… to the unit")),
         }
     }
+}
+
+/// `[attestation]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttestationTable {
+    /// How often each signer is asked what it booted.
+    pub every: Span,
+    /// How long an answer may be late. After that the signer gets no orders.
+    pub patience: Span,
+    /// How long until a signer is asked again that gave no good answer. A signer answers six times a minute.
+    pub retry: Span,
+}
+
+impl Default for AttestationTable {
+    fn default() -> Self {
+        Self { every: Span::from_ms(24 * 3_600_000), patience: Span::from_ms(3_600_000), retry: Span::from_ms(60_000) }
+    }
+}
+
+impl AttestationTable {
+    /// How long a statement is believed whose nonce was given then.
+    #[must_use]
+    pub fn trusted_until(&self, asked_at: i64) -> i64 {
+        asked_at.saturating_add(self.every.ms()).saturating_add(self.patience.ms())
+    }
+}
+
+/// `[signer.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerTable {
+    /// Whether it has a TPM that says what was booted.
+    pub attestation: Attestation,
+}
+
+/// What says what a signer booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attestation {
+    /// Its TPM. Without a statement it gets no orders.
+    Tpm,
+    /// Nothing: it has no TPM.
+    None,
 }
 
 /// `[wallet.NAME]`
@@ -253,6 +306,17 @@ fn check(config: &Config) -> Result<(), String> {
     if !matches!(credentials, (true, false, false) | (false, true, true)) {
         return Err("[bitcoind] needs either `cookie`, or `user` and `password`".into());
     }
+    for (key, span) in [("every", config.attestation.every), ("retry", config.attestation.retry), ("patience", config.attestation.patience)]
+    {
+        if span.ms() < ATTESTATION_MIN_MS {
+            return Err(format!("[attestation] {key} is at least 10 s: a TPM is slow, and a signer answers six times a minute"));
+        }
+    }
+    for name in config.signer.keys() {
+        if !config.wallet.values().any(|table| table.signers.contains(name)) {
+            return Err(format!("[signer.{name}] no wallet names this signer in `signers`; remove the table or mend the name"));
+        }
+    }
     config.door.validate().map_err(|e| e.to_string())?;
     for (name, table) in &config.wallet {
         check_wallet(config, name, table).map_err(|problem| format!("[wallet.{name}] {problem}"))?;
@@ -366,6 +430,12 @@ impl Config {
             ));
         }
         Ok(Listen::Tcp(address))
+    }
+
+    /// Whether a signer must say what it booted before it gets orders.
+    #[must_use]
+    pub fn attests(&self, signer: &str) -> bool {
+        self.signer.get(signer).is_none_or(|table| table.attestation == Attestation::Tpm)
     }
 
     /// The database's file.

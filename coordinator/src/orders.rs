@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     app::{App, Step, WalletEntry},
+    attestation,
     component::Progress,
     config::FeeRate,
     store::{BlockRef, Coin, OrderFilter, OrderState},
@@ -25,9 +26,15 @@ pub async fn step(app: &Arc<App>, now: i64) -> Step<Progress> {
     let mut progress = decide(app, now).await?;
     let stops = app.store.stops().await?;
     let Some(tip) = app.store.tip().await? else { return Ok(progress) };
+    let held = attestation::all_held(app, now).await?;
     for (name, entry) in &app.wallets {
         if let Some(stop) = stops.iter().find(|s| s.wallet == *name) {
             app.store.block_approved(name, Some(&crate::sender::stopped(stop)), now).await?;
+            continue;
+        }
+        // Nothing is bound to coins and a fee before somebody can sign it.
+        if let Some(blocked) = attestation::too_few(entry, &held) {
+            app.store.block_approved(name, Some(&blocked), now).await?;
             continue;
         }
         if batch::make(app, name, entry, tip, now).await? {

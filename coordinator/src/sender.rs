@@ -15,6 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     app::{App, Step, StepError, WalletEntry},
+    attestation,
     component::Progress,
     draft::Payment,
     store::{AnchorSpent, BlockRef, Blocked, BlockedKind, Coin, Family, Member, MemberState, Order, WalletStop},
@@ -26,6 +27,8 @@ struct Work<'a> {
     entry: &'a WalletEntry,
     family: &'a Family,
     members: Vec<Member>,
+    /// Signers that get no orders, and why.
+    held: &'a HashMap<String, Blocked>,
     tip: BlockRef,
     now: i64,
 }
@@ -42,17 +45,19 @@ pub fn stopped(stop: &WalletStop) -> Blocked {
 /// # Errors
 /// [`StepError`].
 pub async fn step(app: &Arc<App>, now: i64) -> Step<Progress> {
+    attestation::step(app, now).await?;
     let more = replies::apply(app, now).await?;
     let Some(tip) = app.store.tip().await? else { return Ok(Progress::Idle) };
     for family in app.store.reopen_families(now).await? {
         tracing::warn!(family, "the chain contradicts how this family ended: reopened");
     }
     let stops: HashMap<String, WalletStop> = app.store.stops().await?.into_iter().map(|s| (s.wallet.clone(), s)).collect();
+    let held = attestation::all_held(app, now).await?;
     let mut failed = None;
     for family in app.store.open_families().await? {
         let Some(entry) = app.wallets.get(&family.wallet) else { continue };
         let members = app.store.members(family.id).await?;
-        let work = Work { app, entry, family: &family, members, tip, now };
+        let work = Work { app, entry, family: &family, members, held: &held, tip, now };
         // One family's trouble does not hold up the others.
         if let Err(e) = work.step(stops.get(&family.wallet)).await {
             tracing::warn!(family = family.id, "{e}");

@@ -19,6 +19,7 @@ use axum::{
 };
 use postern_protocol::{
     api::{Base64, Heartbeat, PULL_WAIT_MAX_MS, Pull, Pulled, Reply, Request},
+    attest::EVENT_LOG_MAX,
     canonical,
     frame::FRAME_MAX,
     heartbeat::{self, HEARTBEAT_MAX},
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use crate::{
     api::error::ApiError,
     app::App,
+    attestation,
     clock::now_ms,
     door::SignerName,
     store::{RequestKind, SignerRow},
@@ -40,6 +42,8 @@ use nonces::Nonces;
 const PULL_MAX: usize = 256 * 1024;
 /// Largest reply: a frame in base64, with its JSON.
 const REPLY_MAX: usize = FRAME_MAX / 3 * 4 + 64 * 1024;
+/// Largest statement of what was booted, with its event log.
+const ATTESTED_MAX: usize = EVENT_LOG_MAX + 64 * 1024;
 /// Most requests in one answer.
 const CAPACITY_MAX: u32 = 64;
 /// Most ids that a link may name as in flight.
@@ -104,14 +108,14 @@ async fn pull(State(api): State<Arc<SignerApi>>, Extension(name): Extension<Sign
     }
     api.signer(&name).await?;
     let (started, longest) = (Instant::now(), Duration::from_millis(pull.wait_ms.min(PULL_WAIT_MAX_MS)));
-    let capacity = pull.capacity.min(CAPACITY_MAX);
+    let (capacity, attested) = (pull.capacity.min(CAPACITY_MAX), api.app.config.attests(&name.0));
     loop {
         let now = now_ms();
         api.note_pull(&name.0, now).await?;
         let rung = api.app.requests.notified();
         let taken = match capacity {
             0 => Vec::new(),
-            _ => api.app.store.take_requests(&name.0, capacity, PULLED_BYTES, &pull.in_flight, now).await?,
+            _ => api.app.store.take_requests(&name.0, attested, capacity, PULLED_BYTES, &pull.in_flight, now).await?,
         };
         let left = longest.saturating_sub(started.elapsed());
         if !taken.is_empty() || left.is_zero() {
@@ -130,10 +134,16 @@ async fn reply(State(api): State<Arc<SignerApi>>, Extension(name): Extension<Sig
     let reply: Reply = parse(&body)?;
     let unknown = || ApiError::new(StatusCode::NOT_FOUND, "reply.unknown_request", "no such request was handed to this signer");
     let request = api.app.store.request(&reply.id).await?.filter(|r| *r.signer == *name.0).ok_or_else(unknown)?;
+    if request.kind == RequestKind::Attest && reply.body.0.len() > ATTESTED_MAX {
+        return Err(ApiError::malformed(format!("a statement has at most {ATTESTED_MAX} bytes")));
+    }
     let answer: ReplyBody = canonical::from_slice(&reply.body.0).map_err(|e| ApiError::malformed(format!("body: {e}")))?;
     let fits = matches!(
         (request.kind, &answer),
-        (RequestKind::Sign, ReplyBody::Signed(_)) | (RequestKind::Addresses, ReplyBody::Addresses(_)) | (_, ReplyBody::Refused(_))
+        (RequestKind::Sign, ReplyBody::Signed(_))
+            | (RequestKind::Addresses, ReplyBody::Addresses(_))
+            | (RequestKind::Attest, ReplyBody::Attested(_))
+            | (_, ReplyBody::Refused(_))
     );
     if !fits {
         return Err(ApiError::malformed("the reply answers another question".to_owned()));
@@ -175,6 +185,9 @@ async fn heartbeat_in(
     let now = now_ms();
     let before: Option<heartbeat::Heartbeat> = signer.heartbeat.as_deref().and_then(|json| serde_json::from_str(json).ok());
     api.app.store.heartbeat(&signer.name, &json, now).await?;
+    if before.as_ref().is_some_and(|before| report.uptime_ms < before.uptime_ms) {
+        attestation::restarted(&api.app, &signer.name, now).await?;
+    }
     // A command may have let more out: what waits for one is asked again at once.
     if before.is_none_or(|before| changed(&before, &report)) && api.app.store.wake_needs(&signer.name, now).await? > 0 {
         api.app.requests.notify_waiters();

@@ -116,6 +116,8 @@ pub trait FamilyStore {
     async fn settle(&self, family: FamilyId, by: Option<MemberId>, at: i64) -> Stored<()>;
     /// Shows why a family's orders wait.
     async fn block_family(&self, family: FamilyId, blocked: Option<&Blocked>, at: i64) -> Stored<()>;
+    /// Its orders wait no longer for what signers booted.
+    async fn release_family(&self, family: FamilyId, at: i64) -> Stored<()>;
     /// Shows why these orders of a family wait.
     async fn block_orders(&self, orders: &[String], blocked: &Blocked, at: i64) -> Stored<()>;
     /// Stops a wallet: nothing new is batched, asked or sent.
@@ -180,10 +182,11 @@ pub trait SignerStore {
     async fn signers(&self) -> Stored<Vec<SignerRow>>;
     /// Adds a request unless one of this id is there.
     async fn add_request(&self, request: NewRequest, at: i64) -> Stored<()>;
-    /// Requests to hand out now.
+    /// Requests to hand out now. With `attested`, nothing but the question what it booted, unless what it said is believed now.
     async fn take_requests(
         &self,
         signer: &str,
+        attested: bool,
         capacity: u32,
         bytes_max: usize,
         in_flight: &[String],
@@ -209,6 +212,21 @@ pub trait SignerStore {
     async fn heartbeat(&self, signer: &str, json: &str, at: i64) -> Stored<()>;
 }
 
+/// What signers booted.
+#[async_trait]
+pub trait AttestationStore {
+    /// Where each signer stands that was ever asked.
+    async fn attestations(&self) -> Stored<Vec<AttestationRow>>;
+    /// What is kept of one signer.
+    async fn attestation_statements(&self, signer: &str) -> Stored<AttestationStatements>;
+    /// Asks; an older question is open no more.
+    async fn ask_attestation(&self, request: NewRequest, at: i64) -> Stored<()>;
+    /// No orders for a signer whose statement was pinned; with `ask` it is to be asked anew. False: none is, or it is known as changed.
+    async fn distrust(&self, signer: &str, problem: &AttestationProblem, ask: bool) -> Stored<bool>;
+    /// Pins what the signer offered, and asks anew. False: it offers something else now.
+    async fn accept_attestation(&self, signer: &str, offered: &str, at: i64) -> Stored<bool>;
+}
+
 /// API keys and leases.
 #[async_trait]
 pub trait KeyStore {
@@ -227,5 +245,5 @@ pub trait KeyStore {
 }
 
 /// All of it.
-pub trait Store: OrderStore + FamilyStore + ChainStore + SignerStore + KeyStore + Send + Sync + 'static {}
-impl<T: OrderStore + FamilyStore + ChainStore + SignerStore + KeyStore + Send + Sync + 'static> Store for T {}
+pub trait Store: OrderStore + FamilyStore + ChainStore + SignerStore + AttestationStore + KeyStore + Send + Sync + 'static {}
+impl<T: OrderStore + FamilyStore + ChainStore + SignerStore + AttestationStore + KeyStore + Send + Sync + 'static> Store for T {}

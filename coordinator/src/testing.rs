@@ -295,10 +295,11 @@ impl Node for FakeNode {
 
 /// A configuration with one wallet of these signers.
 pub(crate) fn config(state: &Path, descriptor: &str, signers: &[&str], lines: &str) -> Config {
+    let without_tpm: String = signers.iter().map(|name| format!("[signer.{name}]\nattestation = \"none\"\n")).collect();
     let text = format!(
         "[coordinator]\nnetwork = \"regtest\"\nstate = {state:?}\n[door]\nstate = {state:?}\ndirect = \"127.0.0.1:0\"\n\
          [bitcoind]\nurl = \"http://127.0.0.1:1\"\ncookie = \"/none\"\nstart_height = 0\n\
-         [wallet.hot]\nsigners = {signers:?}\ndescriptor = \"{descriptor}\"\ngap = 10\n{lines}\n"
+         [wallet.hot]\nsigners = {signers:?}\ndescriptor = \"{descriptor}\"\ngap = 10\n{lines}\n{without_tpm}"
     );
     Config::parse(Path::new("coordinator.toml"), &text).unwrap()
 }

@@ -47,6 +47,7 @@ pub struct SitePlan {
     vaults: Vec<VaultPlan>,
     way: Way,
     wallet_lines: String,
+    attestation: String,
     environment: Vec<(String, String)>,
     joint: Option<usize>,
 }
@@ -69,6 +70,13 @@ impl SitePlan {
     #[must_use]
     pub fn wallet_lines(mut self, lines: &str) -> Self {
         self.wallet_lines = lines.into();
+        self
+    }
+
+    /// Lines of the coordinator's table `[attestation]`.
+    #[must_use]
+    pub fn attestation(mut self, lines: &str) -> Self {
+        self.attestation = format!("[attestation]\n{lines}\n\n");
         self
     }
 
@@ -187,6 +195,10 @@ impl Site {
             for wallet in vault.wallets()? {
                 wallets.entry(wallet.name).or_insert_with(|| (wallet.descriptor, vec![])).1.push(vault.name());
             }
+        }
+        text.push_str(&plan.attestation);
+        for vault in self.vaults.iter().filter(|vault| !vault.has_tpm()) {
+            let _ = writeln!(text, "[signer.{}]\nattestation = \"none\"\n", vault.name());
         }
         for (name, (descriptor, signers)) in wallets {
             let _ = writeln!(text, "[wallet.{name}]\nsigners = {signers:?}\ndescriptor = \"{descriptor}\"\n{}\n", plan.wallet_lines);

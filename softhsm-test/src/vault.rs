@@ -17,7 +17,9 @@ use postern_protocol::{
     request::{AddressRequest, RequestBody},
 };
 
-use crate::{managers::Managers, process::Process, program, run::TempRun, socket::SignerSocket, spend::Scripts, token::Token};
+use crate::{
+    managers::Managers, process::Process, program, run::TempRun, socket::SignerSocket, spend::Scripts, swtpm::Swtpm, token::Token,
+};
 
 /// What a signer is to be.
 #[derive(Debug, Clone)]
@@ -29,6 +31,7 @@ pub struct VaultPlan {
     frame_max: Option<usize>,
     managers: Managers,
     wallets: Vec<WalletPlan>,
+    tpm: bool,
 }
 
 /// What a wallet is to be.
@@ -67,6 +70,7 @@ impl Default for VaultPlan {
             frame_max: None,
             managers: Managers::new(2, &["cfo", "cto", "board"]),
             wallets: vec![],
+            tpm: false,
         }
     }
 }
@@ -97,6 +101,13 @@ impl VaultPlan {
     #[must_use]
     pub fn without_anchor(mut self) -> Self {
         self.anchor = false;
+        self
+    }
+
+    /// With a TPM that says what was booted, beside the token.
+    #[must_use]
+    pub fn with_tpm(mut self) -> Self {
+        self.tpm = true;
         self
     }
 
@@ -131,9 +142,14 @@ impl VaultPlan {
     pub fn prepare(self, run: &TempRun) -> Result<Vault> {
         let token = Token::new(run, &self.name)?;
         let folder = run.folder(&self.name)?;
+        let tpm = if self.tpm { Some(Swtpm::start(run, &self.name)?) } else { None };
+        if tpm.is_some() {
+            run.write(format!("{}/tpm.auth", self.name), "correct horse")?;
+        }
         let mut vault = Vault {
             run: run.clone(),
             token,
+            tpm,
             config: folder.join("signer.toml"),
             socket: folder.join("signer.sock"),
             state: folder.join("state"),
@@ -158,6 +174,7 @@ impl VaultPlan {
 pub struct Vault {
     run: TempRun,
     token: Token,
+    tpm: Option<Swtpm>,
     config: PathBuf,
     socket: PathBuf,
     state: PathBuf,
@@ -187,6 +204,11 @@ impl Vault {
         let _ = writeln!(text, "[keystore.hsm]\nkind = \"pkcs11\"\nmodule = {:?}", self.token.module());
         let _ =
             writeln!(text, "token = {{ label = \"{label}\", serial = \"{serial}\" }}\npin = {{ file = {:?} }}\n", self.token.pin_file());
+        if let Some(tpm) = &self.tpm {
+            // A software TPM is reached over loopback.
+            let _ = writeln!(text, "[sandbox]\ndangerous_network = true\n");
+            let _ = writeln!(text, "[keystore.board]\nkind = \"tpm\"\ntcti = \"{}\"\nauth = {{ file = \"tpm.auth\" }}\n", tpm.tcti());
+        }
         for wallet in &self.plan.wallets {
             if let Some(table) = self.tables.get(&wallet.name) {
                 let _ = writeln!(text, "{table}{}", wallet.extra);
@@ -397,6 +419,29 @@ impl Vault {
     /// When it is refused.
     pub fn add_total(&self, sat: u64) -> Result<String> {
         Ok(self.order(Action::AddTotal(Scope::Signer, sat))??)
+    }
+
+    /// Whether it has a TPM.
+    #[must_use]
+    pub fn has_tpm(&self) -> bool {
+        self.tpm.is_some()
+    }
+
+    /// As if something else was booted.
+    ///
+    /// # Errors
+    /// When there is no TPM.
+    pub fn measure(&self, pcr: u8, what: u8) -> Result<()> {
+        let tpm = self.tpm.as_ref().context("a vault without a TPM")?;
+        tpm.tool(&["pcrextend", &format!("{pcr}:sha256={}", hex::encode([what; 32]))]).map(drop)
+    }
+
+    /// The TPM.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn tpm(&mut self) -> Result<&mut Swtpm> {
+        self.tpm.as_mut().context("a vault without a TPM")
     }
 
     /// The token.

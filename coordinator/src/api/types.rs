@@ -1,5 +1,7 @@
 //! The JSON bodies.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -218,6 +220,41 @@ pub struct SignerBody {
     /// The report: limits, totals, policy hash, ledger head, frozen scopes.
     #[schema(value_type = Option<Object>)]
     pub heartbeat: Option<serde_json::Value>,
+    /// What it booted.
+    pub attestation: AttestationBody,
+}
+
+/// Whether a signer is believed to have booted what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttestationState {
+    /// It is configured to have no TPM and is not asked.
+    None,
+    /// It booted what is pinned, and gets orders.
+    Good,
+    /// It gets no orders; `problem` says why.
+    Held,
+}
+
+/// What a signer booted.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AttestationBody {
+    /// Whether it gets orders.
+    pub state: AttestationState,
+    /// The pinned attestation key.
+    pub key: Option<String>,
+    /// The pinned PCRs (SHA-256) and their values in hex.
+    pub pcrs: BTreeMap<u8, String>,
+    /// When they were pinned.
+    pub pinned_at: Option<i64>,
+    /// When it was asked last.
+    pub asked_at: Option<i64>,
+    /// When a statement was last as pinned.
+    pub verified_at: Option<i64>,
+    /// Orders are handed out until then.
+    pub trusted_until: Option<i64>,
+    /// What is wrong, and the command that mends it.
+    pub problem: Option<Blocked>,
 }
 
 /// All paired signers.

@@ -9,8 +9,9 @@ use postern_protocol::{
     pairing::{CoordinatorPublic, LinkPublic},
 };
 
-use super::{ConfigArgument, open};
+use super::{ConfigArgument, attestation, open};
 use crate::{
+    attestation::held,
     clock::now_ms,
     config::{Config, is_name},
     door,
@@ -38,6 +39,23 @@ pub(super) enum SignerCommand {
     },
     /// Lists paired signers.
     List(ConfigArgument),
+    /// Says what a signer booted, what is pinned, and what differs.
+    Attestation {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Accepts what a signer booted: from then on this is what is expected. It is asked once more, and gets orders when it says the same.
+    Accept {
+        /// Its name.
+        name: String,
+        /// What is accepted, as `signer attestation NAME` shows it.
+        #[arg(long, value_name = "DIGITS")]
+        seen: String,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
     /// Unpairs a signer: its link can no longer connect.
     Remove {
         /// Its name.
@@ -49,17 +67,31 @@ pub(super) enum SignerCommand {
 
 impl SignerCommand {
     pub(super) async fn run(self) -> Result<()> {
-        let (Self::Add { config, .. } | Self::List(config) | Self::Remove { config, .. }) = &self;
+        let (Self::Add { config, .. }
+        | Self::List(config)
+        | Self::Attestation { config, .. }
+        | Self::Accept { config, .. }
+        | Self::Remove { config, .. }) = &self;
         let config = Config::load(&config.config)?;
         let store: Arc<dyn Store> = Arc::new(open(&config).await?);
         match self {
             Self::Add { name, from, out, direct, .. } => add(&config, &*store, name, from, out, direct).await,
+            Self::Attestation { name, .. } => attestation::show(&config, &*store, &name).await,
+            Self::Accept { name, seen, .. } => attestation::accept(&*store, &name, &seen).await,
             Self::List(_) => {
+                let rows = store.attestations().await?;
                 for s in store.signers().await? {
                     let ago = |at: Option<i64>| {
                         at.map_or_else(|| "never".to_owned(), |at| format!("{} s ago", now_ms().saturating_sub(at).max(0) / 1_000))
                     };
-                    println!("{}  {}  asked for work {}, reported {}", s.name, s.signer_key, ago(s.last_pull_at), ago(s.heartbeat_at));
+                    let row = rows.iter().find(|row| row.signer == s.name);
+                    let booted = match held(&config, &s.name, row, now_ms()) {
+                        Some(blocked) => format!("no orders: {}", blocked.code),
+                        None if config.attests(&s.name) => "booted what is pinned".into(),
+                        None => "not asked what it booted".into(),
+                    };
+                    let (pulled, reported) = (ago(s.last_pull_at), ago(s.heartbeat_at));
+                    println!("{}  {}  asked for work {pulled}, reported {reported}, {booted}", s.name, s.signer_key);
                 }
                 Ok(())
             }

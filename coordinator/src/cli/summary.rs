@@ -1,6 +1,6 @@
 //! `postern-coordinator check`: the configuration in plain English.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use anyhow::Result;
 use postern_protocol::units::{format_amount_sat, format_duration_ms};
@@ -26,6 +26,17 @@ pub(super) fn text(config: &Config) -> Result<String> {
     writeln!(out, "Node: {}.", config.bitcoind.url)?;
     if config.bitcoind.start_height.is_none() {
         writeln!(out, "WARNING: no [bitcoind] start_height: at the first start, deposits in older blocks are not seen.")?;
+    }
+    let table = &config.attestation;
+    writeln!(
+        out,
+        "Signers say what they booted at first contact, every {} and after a restart; one whose answer is later than {} gets no orders.",
+        span(table.every),
+        span(table.patience)
+    )?;
+    let names: BTreeSet<&String> = config.wallet.values().flat_map(|wallet| &wallet.signers).collect();
+    for name in names.into_iter().filter(|name| !config.attests(name)) {
+        writeln!(out, "WARNING: signer {name} has no TPM: nobody notices from here when it boots something else.")?;
     }
     if config.wallet.is_empty() {
         writeln!(out, "WARNING: no wallet is configured.")?;

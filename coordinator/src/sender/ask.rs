@@ -45,11 +45,29 @@ fn stand(requests: &[RequestRow], signer: &str, now: i64) -> Stand {
 }
 
 impl Work<'_> {
+    /// A signer that gets no orders now may get them later, and another one is asked meanwhile.
+    fn stand(&self, requests: &[RequestRow], signer: &str) -> Stand {
+        match stand(requests, signer, self.now) {
+            Stand::Free | Stand::Asked if self.held.contains_key(signer) => Stand::Slow,
+            other => other,
+        }
+    }
+
+    /// Shows on the orders that too few signers may be asked, and why; or that this is over.
+    async fn show_held(&self, stands: &[(&String, Stand)], quorum: usize) -> Step<()> {
+        let reason = |(signer, stand): &(&String, Stand)| if *stand == Stand::Signed { None } else { self.held.get(*signer) };
+        let able = stands.iter().filter(|stand| stand.1 != Stand::No && reason(stand).is_none()).count();
+        match stands.iter().find_map(reason).filter(|_| able < quorum) {
+            Some(blocked) => Ok(self.app.store.block_family(self.family.id, Some(blocked), self.now).await?),
+            None => Ok(self.app.store.release_family(self.family.id, self.now).await?),
+        }
+    }
+
     pub(super) async fn ask(&self, member: &Member) -> Step<()> {
         let requests = self.app.store.member_requests(member.id).await?;
         let signers = &self.entry.table.signers;
         let quorum = self.entry.wallet.quorum(signers.len());
-        let stands: Vec<(&String, Stand)> = signers.iter().map(|s| (s, stand(&requests, s, self.now))).collect();
+        let stands: Vec<(&String, Stand)> = signers.iter().map(|s| (s, self.stand(&requests, s))).collect();
         let count = |wanted: &[Stand]| stands.iter().filter(|(_, s)| wanted.contains(s)).count();
 
         if count(&[Stand::Signed]) >= quorum {
@@ -58,6 +76,7 @@ impl Work<'_> {
         if count(&[Stand::Signed, Stand::Asked, Stand::Slow, Stand::Free]) < quorum {
             return self.refused(member, &requests).await;
         }
+        self.show_held(&stands, quorum).await?;
         let needed = quorum.saturating_sub(count(&[Stand::Signed, Stand::Asked]));
         let next: Vec<&String> = stands.iter().filter(|(_, s)| *s == Stand::Free).map(|(name, _)| *name).take(needed).collect();
         if next.is_empty() && member.state == crate::store::MemberState::Signing {

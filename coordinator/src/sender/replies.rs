@@ -9,6 +9,7 @@ use postern_protocol::{
 use super::refusal::{Consequence, consequence};
 use crate::{
     app::{App, Step, StepError, random_id},
+    attestation,
     component::Progress,
     draft,
     store::{Blocked, BlockedKind, FamilyState, NewRequest, Outcome, ReplyEffect, RequestKind, RequestRow},
@@ -43,6 +44,7 @@ async fn effect(app: &App, request: &RequestRow, now: i64) -> Step<ReplyEffect> 
             );
             Ok(ReplyEffect::Ignored)
         }
+        (RequestKind::Attest, reply) => attestation::effect(app, request, &reply, now).await,
         _ => {
             tracing::error!(signer = request.signer, request = request.id, "the reply answers another question");
             Ok(ReplyEffect::Ignored)

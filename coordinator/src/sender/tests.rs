@@ -105,7 +105,7 @@ impl World {
 
     /// The signer takes what it is asked and answers. How many requests there were.
     async fn answer(&mut self, signer: &str, answer: Answer) -> usize {
-        let Ok(taken) = self.app.store.take_requests(signer, 10, 1 << 20, &[], self.now).await else { return 0 };
+        let Ok(taken) = self.app.store.take_requests(signer, false, 10, 1 << 20, &[], self.now).await else { return 0 };
         let count = taken.len();
         for (id, body) in taken {
             let RequestBody::Sign(request) = canonical::from_slice(&body).unwrap() else { panic!("not a signature") };
@@ -259,7 +259,7 @@ async fn one_bad_order_in_a_batch_is_found_and_the_others_are_paid_once() {
     }
     for _ in 0..60 {
         world.rounds(1).await;
-        let open = world.app.store.take_requests("a", 10, 1 << 20, &[], world.now).await.unwrap();
+        let open = world.app.store.take_requests("a", false, 10, 1 << 20, &[], world.now).await.unwrap();
         for (id, body) in open {
             let RequestBody::Sign(request) = canonical::from_slice(&body).unwrap() else { panic!() };
             let psbt = bitcoin::Psbt::deserialize(&request.psbt).unwrap();
@@ -345,7 +345,7 @@ async fn a_made_up_signature_stops_the_wallet() {
     let id = world.order("alice", 50_000).await;
     world.rounds(2).await;
     world.signers = vec![("a", 1)];
-    let (request, body) = world.app.store.take_requests("a", 1, 1 << 20, &[], world.now).await.unwrap().remove(0);
+    let (request, body) = world.app.store.take_requests("a", false, 1, 1 << 20, &[], world.now).await.unwrap().remove(0);
     let RequestBody::Sign(asked) = canonical::from_slice(&body).unwrap() else { panic!() };
     let mut signed = sign(&asked.psbt, &master(1));
     signed.signatures[0].signature[20] ^= 1;

@@ -1,5 +1,6 @@
 //! The rows as types. Amounts are satoshi, times milliseconds since 1970.
 
+mod attestation;
 mod chain;
 mod signers;
 
@@ -7,6 +8,7 @@ use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use attestation::*;
 pub use chain::*;
 pub use signers::*;
 
@@ -106,6 +108,8 @@ text_enum! {
         Sign = "sign",
         /// Public keys of a pool.
         Addresses = "addresses",
+        /// What was booted.
+        Attest = "attest",
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Store`](super::Store) on SQLite: WAL, `synchronous=FULL`, one connection that writes, `BEGIN IMMEDIATE`.
 
+mod attestation;
 mod chain;
 mod families;
 mod keys;

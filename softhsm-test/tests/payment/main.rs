@@ -2,6 +2,7 @@
 //! cut or undone on the way, each order is paid once or not at all.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod attested;
 mod chain;
 mod interruptions;
 mod main_job;

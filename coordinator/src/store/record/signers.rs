@@ -2,7 +2,7 @@
 
 use postern_protocol::key::PublicKey;
 
-use super::{Blocked, MemberId, Outcome, OwnScript, RequestKind};
+use super::{AttestationChange, Blocked, MemberId, Outcome, OwnScript, RequestKind};
 
 /// A signer to be paired.
 #[derive(Debug, Clone)]
@@ -103,6 +103,8 @@ pub enum ReplyEffect {
     },
     /// Keeps a pool's scripts.
     Scripts(Vec<OwnScript>),
+    /// Notes what was booted.
+    Attested(AttestationChange),
     /// Nothing.
     Ignored,
 }

@@ -383,8 +383,30 @@ impl FamilyStore for SqliteStore {
 
     async fn block_family(&self, family: FamilyId, blocked: Option<&Blocked>, at: i64) -> Stored<()> {
         let mut tx = self.begin("block_family").await?;
-        block(&mut tx, "family = ?6 AND (blocked_code IS NOT ?2 OR blocked_until IS NOT ?3)", family, blocked, at).await?;
+        block(
+            &mut tx,
+            "family = ?6 AND (blocked_code IS NOT ?2 OR blocked_until IS NOT ?3 OR blocked_message IS NOT ?4)",
+            family,
+            blocked,
+            at,
+        )
+        .await?;
         self.commit(tx, "block_family").await
+    }
+
+    async fn release_family(&self, family: FamilyId, at: i64) -> Stored<()> {
+        const HELD: &str = "blocked_code LIKE 'attestation.%' AND family";
+        // Reading first: this is asked at every step.
+        let (held,): (i64,) = sqlx::query_as(AssertSqlSafe(format!("SELECT COUNT(*) FROM orders WHERE {HELD} = ?")))
+            .bind(family)
+            .fetch_one(&self.read)
+            .await?;
+        if held == 0 {
+            return Ok(());
+        }
+        let mut tx = self.begin("release_family").await?;
+        block(&mut tx, "family = ?6 AND blocked_code LIKE 'attestation.%'", family, None, at).await?;
+        self.commit(tx, "release_family").await
     }
 
     async fn block_orders(&self, orders: &[String], blocked: &Blocked, at: i64) -> Stored<()> {

@@ -1,12 +1,16 @@
 //! Signers, their requests and their reports.
 
 use async_trait::async_trait;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{
     super::{MemberId, NewRequest, NewSigner, Outcome, ReplyEffect, RequestRow, SignerRow, SignerStore, Stored},
-    SqliteStore, Tx, chain, families, row,
+    SqliteStore, Tx, attestation, chain, families, row,
 };
+
+/// WHERE for what may be handed out: takes whether its signer must be believed, and the time.
+const MAY_HAVE: &str = "wallet NOT IN (SELECT wallet FROM wallet_stop) AND (kind = 'attest' OR NOT ? OR EXISTS \
+     (SELECT 1 FROM attestation a WHERE a.signer = signer_request.signer AND a.trusted_until > ?))";
 
 pub(super) async fn insert_request(tx: &mut Tx, request: &NewRequest, at: i64) -> Stored<()> {
     sqlx::query(
@@ -73,6 +77,9 @@ impl SignerStore for SqliteStore {
         .bind(name)
         .execute(&mut *tx)
         .await?;
+        if gone.rows_affected() == 1 {
+            attestation::forget(&mut tx, name).await?;
+        }
         self.commit(tx, "remove_signer").await?;
         Ok(gone.rows_affected() == 1)
     }
@@ -91,17 +98,20 @@ impl SignerStore for SqliteStore {
     async fn take_requests(
         &self,
         signer: &str,
+        attested: bool,
         capacity: u32,
         bytes_max: usize,
         in_flight: &[String],
         at: i64,
     ) -> Stored<Vec<(String, Vec<u8>)>> {
         // Reading first: an idle poll writes nothing.
-        let due = sqlx::query(
+        let due = sqlx::query(AssertSqlSafe(format!(
             "SELECT id, body FROM signer_request WHERE signer = ? AND reply IS NULL AND not_before <= ? \
-             AND wallet NOT IN (SELECT wallet FROM wallet_stop) ORDER BY not_before, created_at, id LIMIT ?",
-        )
+             AND {MAY_HAVE} ORDER BY not_before, created_at, id LIMIT ?"
+        )))
         .bind(signer)
+        .bind(at)
+        .bind(attested)
         .bind(at)
         .bind(i64::from(capacity).saturating_add(i64::try_from(in_flight.len()).unwrap_or(0)))
         .fetch_all(&self.read)
@@ -125,13 +135,14 @@ impl SignerStore for SqliteStore {
         let mut tx = self.begin("hand").await?;
         let mut handed = Vec::new();
         for (id, body) in taken {
-            // Still there, still open, still not stopped.
-            let done = sqlx::query(
-                "UPDATE signer_request SET handed = handed + 1, handed_at = ? WHERE id = ? AND reply IS NULL \
-                 AND wallet NOT IN (SELECT wallet FROM wallet_stop)",
-            )
+            // Still there, still open, still not stopped, and its signer still believed.
+            let done = sqlx::query(AssertSqlSafe(format!(
+                "UPDATE signer_request SET handed = handed + 1, handed_at = ? WHERE id = ? AND reply IS NULL AND {MAY_HAVE}"
+            )))
             .bind(at)
             .bind(&id)
+            .bind(attested)
+            .bind(at)
             .execute(&mut *tx)
             .await?;
             if done.rows_affected() == 1 {
@@ -199,7 +210,7 @@ impl SignerStore for SqliteStore {
             ReplyEffect::Again { outcome, blocked, .. } => (*outcome, Some(blocked)),
             ReplyEffect::No(blocked) => (Outcome::No, Some(blocked)),
             ReplyEffect::Alarm { blocked } => (Outcome::Alarm, Some(blocked)),
-            ReplyEffect::Scripts(_) | ReplyEffect::Ignored => (Outcome::Done, None),
+            ReplyEffect::Scripts(_) | ReplyEffect::Attested(_) | ReplyEffect::Ignored => (Outcome::Done, None),
         };
         if !outcome(&mut tx, request, word).await? {
             return Ok(());
@@ -222,6 +233,7 @@ impl SignerStore for SqliteStore {
             ReplyEffect::Alarm { blocked } => {
                 families::stop_in(&mut tx, &known.wallet, &blocked.code, blocked.message.as_deref().unwrap_or_default(), at).await?;
             }
+            ReplyEffect::Attested(change) => attestation::apply(&mut tx, &known.signer, request, change, at).await?,
             ReplyEffect::Scripts(scripts) => chain::insert_scripts(&mut tx, scripts).await?,
             ReplyEffect::No(_) | ReplyEffect::Ignored => {}
         }

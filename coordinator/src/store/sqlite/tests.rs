@@ -183,8 +183,8 @@ async fn a_family_that_may_be_signed_is_not_refused() {
         not_before: 0,
     };
     store.ask_signers(member, vec![request("r1", "a"), request("r2", "b")], 4).await.unwrap();
-    assert_eq!(store.take_requests("a", 10, 1_000, &[], 5).await.unwrap().len(), 1);
-    assert_eq!(store.take_requests("b", 10, 1_000, &[], 5).await.unwrap().len(), 1);
+    assert_eq!(store.take_requests("a", false, 10, 1_000, &[], 5).await.unwrap().len(), 1);
+    assert_eq!(store.take_requests("b", false, 10, 1_000, &[], 5).await.unwrap().len(), 1);
     let no = Blocked::new(BlockedKind::Forbidden, "refused.rate_burst", "no");
     assert!(store.reply("r1", "a", &[7], 6).await.unwrap());
     store.apply("r1", ReplyEffect::No(no.clone()), 6).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_repeated_reply_takes_effect_once() {
     };
     store.ask_signers(member, vec![request("r1")], 4).await.unwrap();
     assert!(!store.reply("r1", "a", &[7], 6).await.unwrap(), "nobody was asked yet");
-    store.take_requests("a", 10, 1_000, &[], 5).await.unwrap();
+    store.take_requests("a", false, 10, 1_000, &[], 5).await.unwrap();
     assert!(!store.reply("r1", "b", &[7], 6).await.unwrap(), "another signer's");
     assert!(store.reply("r1", "a", &[7], 6).await.unwrap());
     assert!(!store.reply("r1", "a", &[8], 6).await.unwrap());
@@ -239,11 +239,11 @@ async fn a_repeated_reply_takes_effect_once() {
     store.apply("r1", again("r3"), 7).await.unwrap();
     assert_eq!(store.member_requests(member).await.unwrap().len(), 2);
     assert_eq!(store.order("o1").await.unwrap().unwrap().blocked.unwrap().until, Some(100));
-    assert!(store.take_requests("a", 10, 1_000, &[], 99).await.unwrap().is_empty());
-    assert_eq!(store.take_requests("a", 10, 1_000, &["r2".into()], 100).await.unwrap(), vec![], "in flight");
-    assert_eq!(store.take_requests("a", 10, 1_000, &[], 100).await.unwrap().len(), 1);
+    assert!(store.take_requests("a", false, 10, 1_000, &[], 99).await.unwrap().is_empty());
+    assert_eq!(store.take_requests("a", false, 10, 1_000, &["r2".into()], 100).await.unwrap(), vec![], "in flight");
+    assert_eq!(store.take_requests("a", false, 10, 1_000, &[], 100).await.unwrap().len(), 1);
     store.stop_wallet("hot", "c", "m", 100).await.unwrap();
-    assert!(store.take_requests("a", 10, 1_000, &[], 100).await.unwrap().is_empty(), "stopped");
+    assert!(store.take_requests("a", false, 10, 1_000, &[], 100).await.unwrap().is_empty(), "stopped");
 }
 
 #[tokio::test]
