@@ -6,7 +6,6 @@ mod budget;
 mod connection;
 mod frames;
 mod handed_out;
-mod lane;
 pub mod logs;
 mod office;
 mod outbox;
@@ -22,7 +21,7 @@ pub use self::{
     assemble::Outside,
     handed_out::HandedOutError,
     peer::Roles,
-    server::{About, Office, Server, Terms},
+    server::Terms,
     socket::SocketError,
     start::{Daemon, Parts, RunError, StartError, StopError, WalletPart, run},
     users::UserError,

@@ -54,6 +54,9 @@ pub use self::{
 };
 use crate::{analysis::SigningTask, ledger::Charged};
 
+/// What [`Keystore::sign_soon`] calls. It must be quick: others wait for the thread that calls it.
+pub type Then = Box<dyn FnOnce(Charged, Option<Result<Vec<InputSignature>, KeystoreError>>) + Send>;
+
 /// What the signer asks of a keystore.
 pub trait Keystore: Send + Sync {
     /// Registers a wallet and checks its keys with a test signature. The wallet stays registered whatever the outcome: it is
@@ -69,6 +72,12 @@ pub trait Keystore: Send + Sync {
     /// As [`Self::sign_tasks`].
     fn sign(&self, charged: &Charged) -> Result<Vec<InputSignature>, KeystoreError> {
         self.sign_tasks(charged.plan().wallet(), charged.plan().tasks())
+    }
+
+    /// The same for those who have no time: it neither waits nor computes on the caller's thread. `then` is called once, with the
+    /// charge and what came of it, by whoever makes the last signature. None: nothing was tried, ask [`Self::sign`].
+    fn sign_soon(&self, charged: Charged, then: Then) {
+        then(charged, None);
     }
 
     /// One signature for each task, in their order. For what holds no plan: benchmarks and tests of keystores. Requests are signed

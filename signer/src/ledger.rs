@@ -32,7 +32,7 @@ use std::{
 
 use postern_protocol::{
     command::{Action, Challenge, Scope},
-    refusal::{Refusal, RefusalCode},
+    refusal::Refusal,
     reply::{Applied, InputSignature, LimitLevel, RebaseNeeded},
 };
 
@@ -43,7 +43,7 @@ pub use state::Totals;
 pub use verify::{Line, Report, show, verify};
 
 use crate::{analysis::SpendPlan, anchor::Anchor, clock::Uptime, policy::rules::PolicyRules, wallet::Position};
-use inbox::{Asked, Closed, Inbox, Order};
+use inbox::{Asked, Closed, Inbox, Order, Reply, closed};
 use writer::{Published, Writer};
 
 /// What [`Ledger::open`] needs to know.
@@ -141,7 +141,17 @@ impl Ledger {
     /// # Errors
     /// What [`crate::policy::decide`] refuses; `LedgerUnavailable` (nothing was charged) or `ShuttingDown`.
     pub fn charge(&self, plan: Arc<SpendPlan>, now: Uptime) -> Result<Charged, Refusal> {
-        self.ask(|reply| self.inbox.charge(Asked { plan, now, reply }))?
+        let (reply, answer) = sync_channel(1);
+        self.charge_then(plan, now, move |outcome| {
+            let _ = reply.send(outcome);
+        });
+        answer.recv().unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// The same without waiting: `then` is called once, by the thread that writes. It must be quick, since everybody waits for that
+    /// thread.
+    pub fn charge_then(&self, plan: Arc<SpendPlan>, now: Uptime, then: impl FnOnce(Result<Charged, Refusal>) + Send + 'static) {
+        self.inbox.charge(Asked { plan, now, reply: Reply::new(then) });
     }
 
     /// Keeps the signatures of a charged transaction for its retries. Returns at once; they are synced with the next commit, or
@@ -239,16 +249,18 @@ impl Ledger {
 
     fn join(&self) {
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        // The last who held the ledger may be the writer itself, with an answer that it gave.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
             let _ = thread.join();
         }
     }
 
     fn ask<T>(&self, put: impl FnOnce(SyncSender<T>) -> Result<(), Closed>) -> Result<T, Refusal> {
-        let gone = || Refusal::new(RefusalCode::ShuttingDown, "the ledger is closed");
         let (reply, answer) = sync_channel(1);
-        put(reply).map_err(|Closed| gone())?;
-        answer.recv().map_err(|_| gone())
+        put(reply).map_err(|Closed| closed())?;
+        answer.recv().map_err(|_| closed())
     }
 
     fn published(&self) -> MutexGuard<'_, Published> {

@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod identity;
 pub mod intake;
 pub mod keystore;
+mod lane;
 pub mod ledger;
 pub mod policy;
 pub mod protection;

@@ -11,8 +11,8 @@
 mod pool;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bitcoin::{Txid, hashes::Hash};
@@ -26,11 +26,15 @@ pub use self::pool::PoolRoom;
 use crate::{
     analysis::{self, SpendPlan},
     clock::Clock,
-    keystore::{Keystore, answers},
+    keystore::{Keystore, KeystoreError, answers},
+    lane::Lane,
     ledger::{Charged, Ledger},
     policy::rules::SpendRules,
     wallet::Wallet,
 };
+
+/// A PSBT of up to this many bytes is analysed in some microseconds.
+const QUICK_MAX: usize = 16 * 1024;
 
 /// A wallet with what it takes to spend from it.
 pub struct WalletRoom {
@@ -51,14 +55,14 @@ pub struct SigningRoom {
     wallets: BTreeMap<String, WalletRoom>,
     ledger: Arc<Ledger>,
     clock: Clock,
-    turns: Turns,
+    turns: Turns<Work>,
 }
 
 impl SigningRoom {
     /// From wallets by name, and the ledger that charges them.
     #[must_use]
     pub fn new(wallets: BTreeMap<String, WalletRoom>, ledger: Arc<Ledger>, clock: Clock) -> Self {
-        Self { wallets, ledger, clock, turns: Turns::default() }
+        Self { wallets, ledger, clock, turns: Turns::new() }
     }
 
     /// All wallets.
@@ -79,32 +83,34 @@ impl SigningRoom {
         })
     }
 
-    /// From a request to its signatures.
-    ///
-    /// # Errors
-    /// The refusal of whichever room said no. Up to and including the charge nothing was signed; after it the charge stands.
-    pub fn sign(&self, request: &SignRequest) -> Result<Signed, Refusal> {
+    /// Whether a request takes this room so little time that whoever reads it may bring it here, to [`Self::sign`].
+    pub(crate) fn is_quick(&self, request: &SignRequest) -> bool {
+        let known = self.wallets.get(&request.wallet).is_some_and(|room| room.pool.as_ref().is_none_or(PoolRoom::is_loaded));
+        known && request.psbt.len() <= QUICK_MAX
+    }
+
+    /// From a request to its signatures, or to the refusal of whichever room said no. Up to and including the charge nothing was
+    /// signed; after it the charge stands. The request is analysed here and now; what follows waits on no thread. What may take long
+    /// is left to `lane`.
+    pub(crate) fn sign(self: &Arc<Self>, request: &SignRequest, lane: &Arc<Lane>, answer: Answer) {
+        match self.plan(request) {
+            Ok(plan) => {
+                let work = Work { signing: Arc::clone(self), lane: Arc::clone(lane), plan: Arc::new(plan), answer };
+                // The same request on another connection waits here, and finds the signatures when it is charged: nothing.
+                if let Some(work) = self.turns.take(work.plan.unsigned_txid(), work) {
+                    work.charge();
+                }
+            }
+            Err(refusal) => answer(Err(refusal)),
+        }
+    }
+
+    fn plan(&self, request: &SignRequest) -> Result<SpendPlan, Refusal> {
         let room = self.wallet(&request.wallet)?;
         if let Some(pool) = &room.pool {
             pool.load(room)?;
         }
-        let plan: SpendPlan = analysis::analyze(&room.wallet, &room.rules, &request.psbt)?;
-        let unsigned_txid = plan.unsigned_txid();
-        // The same request on another connection waits here, and finds the signatures when it is charged: nothing.
-        let _turn = self.turns.take(unsigned_txid);
-        let charged: Charged = self.ledger.charge(Arc::new(plan), self.clock.now())?;
-        let signatures: Vec<InputSignature> = match charged.signatures() {
-            Some(of_an_earlier_time) if answers(charged.plan().tasks(), of_an_earlier_time) => of_an_earlier_time.to_vec(),
-            earlier => {
-                let fresh = room.keystore.sign(&charged)?;
-                if earlier.is_none() {
-                    self.ledger.record(&charged, fresh.clone());
-                }
-                fresh
-            }
-        };
-        self.note_used(room, &charged);
-        Ok(Signed { unsigned_txid: unsigned_txid.to_byte_array(), signatures })
+        analysis::analyze(&room.wallet, &room.rules, &request.psbt)
     }
 
     /// Moves the wallet's window of recognised scripts past what was just spent and what returns.
@@ -117,44 +123,142 @@ impl SigningRoom {
     }
 }
 
-/// One at a time for each transaction, all transactions at once.
-#[derive(Default)]
-struct Turns {
-    taken: Mutex<Taken>,
-    free: Condvar,
+/// Called once with what came of a request.
+pub(crate) type Answer = Box<dyn FnOnce(Result<Signed, Refusal>) + Send>;
+
+/// A request whose plan is made.
+struct Work {
+    signing: Arc<SigningRoom>,
+    lane: Arc<Lane>,
+    plan: Arc<SpendPlan>,
+    answer: Answer,
 }
 
-#[derive(Default)]
-struct Taken {
-    by: BTreeSet<Txid>,
-    waiting: usize,
-}
+impl Work {
+    /// It is its turn.
+    fn charge(self) {
+        let (signing, plan) = (Arc::clone(&self.signing), Arc::clone(&self.plan));
+        let turn = Turn { signing: Arc::clone(&signing), txid: plan.unsigned_txid() };
+        signing.ledger.charge_then(plan, signing.clock.now(), move |outcome| self.charged(turn, outcome));
+    }
 
-impl Turns {
-    fn take(&self, txid: Txid) -> Turn<'_> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while !taken.by.insert(txid) {
-            taken.waiting = taken.waiting.saturating_add(1);
-            taken = self.free.wait(taken).unwrap_or_else(PoisonError::into_inner);
-            taken.waiting = taken.waiting.saturating_sub(1);
+    /// On the ledger's thread, for which everybody waits.
+    fn charged(self, turn: Turn, outcome: Result<Charged, Refusal>) {
+        match (outcome, self.signing.wallet(self.plan.wallet()).map(|room| Arc::clone(&room.keystore))) {
+            (Ok(charged), Ok(keystore)) if charged.signatures().is_none() => {
+                let then = move |charged, outcome| match outcome {
+                    Some(Ok(fresh)) => self.signed(turn, charged, fresh),
+                    // It may have to wait for the token, or to write to the log.
+                    outcome => self.later(move |work| work.sign(turn, charged, outcome)),
+                };
+                keystore.sign_soon(charged, Box::new(then));
+            }
+            (Ok(charged), Ok(_)) => self.later(move |work| work.repeat(turn, charged)),
+            (Err(refusal), _) | (_, Err(refusal)) => self.later(move |work| work.refuse(turn, refusal)),
         }
-        Turn { turns: self, txid }
+    }
+
+    fn later(self, task: impl FnOnce(Self) + Send + 'static) {
+        let lane = Arc::clone(&self.lane);
+        lane.push(Box::new(move || task(self)));
+    }
+
+    /// Gives out the signatures of an earlier time, or makes them again.
+    fn repeat(self, turn: Turn, charged: Charged) {
+        match charged.signatures() {
+            Some(earlier) if answers(charged.plan().tasks(), earlier) => {
+                let earlier = earlier.to_vec();
+                self.done(turn, charged, earlier);
+            }
+            _ => self.sign(turn, charged, None),
+        }
+    }
+
+    /// Signs on this thread, if nothing was tried yet.
+    fn sign(self, turn: Turn, charged: Charged, tried: Option<Result<Vec<InputSignature>, KeystoreError>>) {
+        let outcome = match (tried, self.signing.wallet(charged.plan().wallet())) {
+            (Some(outcome), _) => outcome.map_err(Refusal::from),
+            (None, Ok(room)) => room.keystore.sign(&charged).map_err(Refusal::from),
+            (None, Err(refusal)) => Err(refusal),
+        };
+        match outcome {
+            Ok(fresh) => self.signed(turn, charged, fresh),
+            Err(refusal) => self.refuse(turn, refusal),
+        }
+    }
+
+    fn signed(self, turn: Turn, charged: Charged, fresh: Vec<InputSignature>) {
+        if charged.signatures().is_none() {
+            self.signing.ledger.record(&charged, fresh.clone());
+        }
+        self.done(turn, charged, fresh);
+    }
+
+    fn done(self, turn: Turn, charged: Charged, signatures: Vec<InputSignature>) {
+        let unsigned_txid = charged.plan().unsigned_txid().to_byte_array();
+        if let Ok(room) = self.signing.wallet(charged.plan().wallet()) {
+            self.signing.note_used(room, &charged);
+        }
+        drop((charged, turn));
+        (self.answer)(Ok(Signed { unsigned_txid, signatures }));
+    }
+
+    fn refuse(self, turn: Turn, refusal: Refusal) {
+        drop(turn);
+        (self.answer)(Err(refusal));
     }
 }
 
-struct Turn<'t> {
-    turns: &'t Turns,
+/// One at a time for each transaction, all transactions at once.
+struct Turns<W> {
+    /// Those whose turn it is, and who waits for each to end.
+    taken: Mutex<BTreeMap<Txid, VecDeque<W>>>,
+}
+
+impl<W> Turns<W> {
+    fn new() -> Self {
+        Self { taken: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Txid, VecDeque<W>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the work back when its turn is now. Else it is kept until then.
+    fn take(&self, txid: Txid, work: W) -> Option<W> {
+        match self.lock().entry(txid) {
+            Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                Some(work)
+            }
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push_back(work);
+                None
+            }
+        }
+    }
+
+    /// A turn ends; the work whose turn is now.
+    fn next(&self, txid: Txid) -> Option<W> {
+        let mut taken = self.lock();
+        let next = taken.get_mut(&txid)?.pop_front();
+        if next.is_none() {
+            taken.remove(&txid);
+        }
+        next
+    }
+}
+
+/// A turn. When it ends, the next one begins.
+struct Turn {
+    signing: Arc<SigningRoom>,
     txid: Txid,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let mut taken = self.turns.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.by.remove(&self.txid);
-        let wake = taken.waiting > 0;
-        drop(taken);
-        if wake {
-            self.turns.free.notify_all();
+        if let Some(next) = self.signing.turns.next(self.txid) {
+            next.charge();
         }
     }
 }
@@ -162,30 +266,20 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        thread,
-    };
 
     #[test]
     fn the_same_transaction_is_worked_on_by_one_at_a_time_and_others_do_not_wait() {
-        let turns = Turns::default();
+        let turns = Turns::new();
         let (one, two) = (Txid::from_byte_array([1; 32]), Txid::from_byte_array([2; 32]));
-        let held = turns.take(one);
-        drop(turns.take(two));
-        drop(held);
-        let inside = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..200 {
-                        let _turn = turns.take(one);
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-        assert!(turns.taken.lock().unwrap().by.is_empty());
+        assert_eq!(turns.take(one, 1), Some(1));
+        assert_eq!(turns.take(one, 2), None);
+        assert_eq!(turns.take(two, 3), Some(3));
+        assert_eq!(turns.take(one, 4), None);
+        assert_eq!(turns.next(one), Some(2), "in the order in which they came");
+        assert_eq!(turns.take(one, 5), None, "the second has its turn");
+        assert_eq!((turns.next(one), turns.next(one), turns.next(one)), (Some(4), Some(5), None));
+        assert_eq!(turns.next(two), None);
+        assert!(turns.lock().is_empty());
+        assert_eq!(turns.take(one, 6), Some(6));
     }
 }

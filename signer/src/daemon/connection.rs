@@ -21,7 +21,10 @@ use super::{
     peer::Peer,
     server::{About, Shared},
 };
-use crate::intake::{self, Admitted, Role};
+use crate::{
+    intake::{self, Admitted, Role},
+    lane::{Lane, guarded},
+};
 
 /// Bytes of replies that may wait for a slow peer before its next request is read. Enough for thousands of refusals, so
 /// that a peer may send a batch before it reads the first answer.
@@ -132,8 +135,16 @@ impl Connection {
         owed.count = owed.count.saturating_add(1);
         drop(owed);
         let ticket = Ticket { connection: Arc::clone(self), id, answered: false, _held: held };
-        if let Err(job) = shared.lane(admitted.body()).push(Job { admitted, ticket }) {
-            job.refuse_shutting_down();
+        let lane = shared.lane(admitted.body());
+        let quick = shared.office.is_quick(admitted.body());
+        let job = Job { admitted, ticket };
+        if quick {
+            guarded(|| job.work(lane))
+        } else {
+            lane.push(Box::new({
+                let lane = Arc::clone(lane);
+                move || job.work(&lane)
+            }))
         }
     }
 
@@ -158,31 +169,28 @@ impl Connection {
 }
 
 /// A request on its way, with the right to answer it.
-pub(super) struct Job {
+struct Job {
     admitted: Admitted,
     ticket: Ticket,
 }
 
 impl Job {
-    /// Does the work and answers.
-    pub(super) fn work(self) {
-        let shared = Arc::clone(&self.ticket.connection.shared);
-        if shared.stopping() {
-            return self.refuse_shutting_down();
-        }
+    /// Does the work, and sees to it that it is answered.
+    fn work(self, lane: &Arc<Lane>) {
         let Self { admitted, ticket } = self;
+        let shared = Arc::clone(&ticket.connection.shared);
+        if shared.stopping() {
+            let refusal = Refusal::new(RefusalCode::ShuttingDown, "the signer is stopping; nothing was charged, ask again when it runs");
+            return ticket.refuse(&refusal, About::request(admitted.body()));
+        }
         // The log names the wallet, which the work consumes.
         let name = intake::name(admitted.body());
         let wallet = intake::wallet(admitted.body()).map(str::to_owned);
-        match shared.office.answer(admitted) {
+        let answer = move |outcome| match outcome {
             Ok(body) => ticket.send(body),
             Err(refusal) => ticket.refuse(&refusal, About::new(name, wallet.as_deref())),
-        }
-    }
-
-    fn refuse_shutting_down(self) {
-        let refusal = Refusal::new(RefusalCode::ShuttingDown, "the signer is stopping; nothing was charged, ask again when it runs");
-        self.ticket.refuse(&refusal, About::request(self.admitted.body()));
+        };
+        shared.office.answer(admitted, lane, Box::new(answer));
     }
 }
 

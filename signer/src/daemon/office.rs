@@ -16,7 +16,7 @@ use super::{
     addresses::AddressRoom,
     peer::Roles,
     refusals::Refusals,
-    server::{About, Office},
+    server::{About, Answer, Office},
 };
 use crate::{
     attest::AttestRoom,
@@ -25,6 +25,7 @@ use crate::{
     identity::Identity,
     intake::{Admitted, Role},
     keystore::Keystore,
+    lane::Lane,
     ledger::Ledger,
     sign::SigningRoom,
     wallet::{Wallet, WalletKind},
@@ -39,7 +40,7 @@ pub(super) struct SignerOffice {
     pub(super) roles: Roles,
     pub(super) discloses: bool,
     pub(super) clock: Clock,
-    pub(super) signing: SigningRoom,
+    pub(super) signing: Arc<SigningRoom>,
     pub(super) addresses: AddressRoom,
     pub(super) commands: CommandRules,
     pub(super) locks_on_forgery: bool,
@@ -58,12 +59,18 @@ impl Office for SignerOffice {
         self.discloses
     }
 
-    fn answer(&self, asked: Admitted) -> Result<ReplyBody, Refusal> {
-        match asked.into_body() {
-            RequestBody::Sign(request) => self.signing.sign(&request).map(ReplyBody::Signed),
+    fn is_quick(&self, asked: &RequestBody) -> bool {
+        matches!(asked, RequestBody::Sign(request) if self.signing.is_quick(request))
+    }
+
+    fn answer(&self, asked: Admitted, lane: &Arc<Lane>, answer: Answer) {
+        let outcome = match asked.into_body() {
+            RequestBody::Sign(request) => {
+                return self.signing.sign(&request, lane, Box::new(|outcome| answer(outcome.map(ReplyBody::Signed))));
+            }
             RequestBody::Addresses(request) => {
-                let room = self.signing.wallet(&request.wallet)?;
-                self.addresses.hand_out(room, &request).map(ReplyBody::Addresses)
+                let room = self.signing.wallet(&request.wallet);
+                room.and_then(|room| self.addresses.hand_out(room, &request)).map(ReplyBody::Addresses)
             }
             RequestBody::Wallets => Ok(ReplyBody::Wallets(self.signing.wallets().values().map(|room| info(&room.wallet)).collect())),
             RequestBody::Status => Ok(ReplyBody::Status(Box::new(self.status()))),
@@ -72,7 +79,8 @@ impl Office for SignerOffice {
             RequestBody::Attest(request) => {
                 self.attest.answer(&request.nonce, &self.identity, self.clock.now()).map(|said| ReplyBody::Attested(Box::new(said)))
             }
-        }
+        };
+        answer(outcome);
     }
 
     fn refused(&self, refusal: &Refusal, about: &About<'_>) {

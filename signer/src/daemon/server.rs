@@ -26,32 +26,36 @@ use postern_protocol::{
 
 use super::{
     budget::Budget,
-    connection::{Connection, Job},
+    connection::Connection,
     frames::Patience,
-    lane::Lane,
     peer::Peer,
     socket::{self, SocketError, SocketFile},
 };
-use crate::intake::{self, Admitted, Role};
+use crate::{
+    intake::{self, Admitted, Role},
+    lane::Lane,
+};
 
 /// What stands behind the socket.
-pub trait Office: Send + Sync + 'static {
+pub(crate) trait Office: Send + Sync + 'static {
     /// What a user may do; none for a stranger.
     fn role(&self, uid: u32) -> Option<Role>;
     /// Whether gates see numbers and reasons.
     fn discloses(&self) -> bool;
-    /// Does what is asked, or says why not.
-    ///
-    /// # Errors
-    /// The refusal, in full.
-    fn answer(&self, asked: Admitted) -> Result<ReplyBody, Refusal>;
+    /// Whether this is answered in no time, so that the thread which reads may do it.
+    fn is_quick(&self, asked: &RequestBody) -> bool;
+    /// Does what is asked, or says why not: with the refusal, in full. On the caller's thread, on `lane`, or wherever it ends.
+    fn answer(&self, asked: Admitted, lane: &Arc<Lane>, answer: Answer);
     /// Called once for each refusal, before it is sent.
     fn refused(&self, refusal: &Refusal, about: &About<'_>);
 }
 
+/// Called once with what came of a request.
+pub(crate) type Answer = Box<dyn FnOnce(Result<ReplyBody, Refusal>) + Send>;
+
 /// What a refusal is about, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct About<'a> {
+pub(crate) struct About<'a> {
     /// The asker's user id.
     pub uid: u32,
     /// The request's id; 0 when it could not be read.
@@ -91,7 +95,7 @@ pub struct Terms {
     pub connections: usize,
     /// Requests in flight on one connection; one more is refused as busy.
     pub in_flight: usize,
-    /// Threads that analyse and charge. More than there are token sessions, so that those who wait for the disk share a sync.
+    /// Threads for what signing requests may wait for, and for what takes them long.
     pub signing_threads: usize,
     /// How long a peer may take to ask.
     pub(super) patience: Patience,
@@ -129,10 +133,10 @@ pub(super) struct Shared {
     pub(super) terms: Terms,
     pub(super) office: Arc<dyn Office>,
     pub(super) budget: Arc<Budget>,
-    sign: Arc<Lane<Job>>,
-    addresses: Arc<Lane<Job>>,
-    desk: Arc<Lane<Job>>,
-    attest: Arc<Lane<Job>>,
+    sign: Arc<Lane>,
+    addresses: Arc<Lane>,
+    desk: Arc<Lane>,
+    attest: Arc<Lane>,
     connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
     gone: Condvar,
     stopping: AtomicBool,
@@ -140,7 +144,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Where a request waits for its turn.
-    pub(super) fn lane(&self, body: &RequestBody) -> &Lane<Job> {
+    pub(super) fn lane(&self, body: &RequestBody) -> &Arc<Lane> {
         match body {
             RequestBody::Sign(_) => &self.sign,
             RequestBody::Addresses(_) => &self.addresses,
@@ -160,7 +164,7 @@ impl Shared {
 }
 
 /// A socket that is being served.
-pub struct Server {
+pub(crate) struct Server {
     shared: Arc<Shared>,
     listener: Arc<UnixListener>,
     file: SocketFile,
@@ -173,16 +177,16 @@ impl Server {
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn start(path: &Path, office: Arc<dyn Office>, terms: Terms) -> Result<Self, SocketError> {
+    pub(crate) fn start(path: &Path, office: Arc<dyn Office>, terms: Terms) -> Result<Self, SocketError> {
         let (listener, file) = socket::listen(path)?;
         let listener = Arc::new(listener);
         let io = |source| SocketError::Io { path: path.into(), source };
-        let (sign, mut workers) = Lane::start("sign", terms.signing_threads.max(1), Job::work).map_err(io)?;
-        let (addresses, more) = Lane::start("addresses", 1, Job::work).map_err(io)?;
+        let (sign, mut workers) = Lane::start("sign", terms.signing_threads.max(1)).map_err(io)?;
+        let (addresses, more) = Lane::start("addresses", 1).map_err(io)?;
         workers.extend(more);
-        let (desk, more) = Lane::start("desk", 2, Job::work).map_err(io)?;
+        let (desk, more) = Lane::start("desk", 2).map_err(io)?;
         workers.extend(more);
-        let (attest, more) = Lane::start("attest", 1, Job::work).map_err(io)?;
+        let (attest, more) = Lane::start("attest", 1).map_err(io)?;
         workers.extend(more);
         let shared = Arc::new(Shared {
             budget: Budget::new(terms.memory, part(terms.memory, 3, 4)),
@@ -209,7 +213,7 @@ impl Server {
     /// Takes no more requests, finishes and answers what is under way, refuses what still waits, closes, and removes the
     /// socket. False when something did not end in time: then threads may still be at work.
     #[must_use]
-    pub fn stop(self) -> bool {
+    pub(crate) fn stop(self) -> bool {
         let Self { shared, listener, file, accepting, workers } = self;
         let until = Instant::now().checked_add(shared.terms.farewell);
         let left = || until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));

@@ -220,7 +220,7 @@ impl Daemon {
             roles: parts.roles,
             discloses: parts.discloses,
             clock,
-            signing: SigningRoom::new(wallets, Arc::clone(&ledger), clock),
+            signing: Arc::new(SigningRoom::new(wallets, Arc::clone(&ledger), clock)),
             addresses: AddressRoom::new(handed_out),
             commands,
             locks_on_forgery: parts.locks_on_forgery,

@@ -9,9 +9,10 @@ use std::{
 };
 
 use bitcoin::{
-    Network, PublicKey, ScriptBuf, WPubkeyHash,
+    Network, Psbt, PublicKey, ScriptBuf, WPubkeyHash,
     bip32::{DerivationPath, Xpriv, Xpub},
     hashes::Hash as _,
+    psbt::raw,
     secp256k1::{All, Message, Secp256k1},
 };
 use ed25519_dalek::SigningKey;
@@ -294,10 +295,17 @@ fn a_stop_gives_out_what_was_charged_and_charges_nothing_more() {
     let mut client = house.client();
     house.keystore.set(|door| door.closed = true);
     let workers = Terms::default().signing_threads;
-    for coin in 0..u32::try_from(workers).unwrap() + 5 {
+    let charged = workers + 5;
+    for coin in 0..u32::try_from(charged).unwrap() {
         client.send(sign(&house.payment(0, coin, 2_000))).unwrap();
     }
     house.keystore.wait_for_waiting(workers);
+    // Too large to be analysed where they are read, and nobody is free to do it.
+    for coin in 0..5 {
+        let mut psbt = Psbt::deserialize(&house.payment(0, 100 + coin, 2_000)).unwrap();
+        psbt.unknown.insert(raw::Key { type_value: 0xfc, key: vec![] }, vec![0; 20_000]);
+        client.send(sign(&psbt.serialize())).unwrap();
+    }
     // Answered out of turn, and proof that all before it was read.
     assert!(matches!(client.ask(RequestBody::Wallets).unwrap(), ReplyBody::Wallets(_)));
     let stopping = thread::spawn(move || daemon.stop());
@@ -308,13 +316,13 @@ fn a_stop_gives_out_what_was_charged_and_charges_nothing_more() {
     house.keystore.set(|door| door.closed = false);
     let replies: Vec<ReplyBody> = std::iter::from_fn(|| client.receive().ok().map(|reply| reply.body)).collect();
     stopping.join().unwrap().unwrap();
-    assert_eq!(replies.len(), workers + 5);
+    assert_eq!(replies.len(), charged + 5);
     let refusals = replies.into_iter().filter_map(|r| if let ReplyBody::Refused(refusal) = r { Some(refusal.code) } else { None });
     assert_eq!(refusals.collect::<Vec<_>>(), [RefusalCode::ShuttingDown; 5]);
     assert!(!house.socket().exists());
 
     let daemon = house.start();
-    assert_eq!(status(&mut house.client()).charged_transactions, workers as u64);
+    assert_eq!(status(&mut house.client()).charged_transactions, charged as u64);
     daemon.stop().unwrap();
 }
 

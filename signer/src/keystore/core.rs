@@ -9,10 +9,10 @@ use std::{
 };
 
 use cryptoki::object::{AttributeType, ObjectHandle};
-use postern_protocol::reply::KeystoreStatus;
+use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
 use super::{
-    BoundKeys, KeystoreError, Pkcs11Config, WalletBinding,
+    BoundKeys, KeystoreError, Pkcs11Config, Then, WalletBinding,
     derive::SeedKeys,
     fault::{Failure, Fault},
     hsm,
@@ -23,7 +23,7 @@ use super::{
     witness::Witness,
     work::{Connection, Queue, Token},
 };
-use crate::secret::LockedBytes;
+use crate::{ledger::Charged, secret::LockedBytes};
 
 /// How long a request waits for a token that is being connected. Once an attempt has failed, requests do not wait.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -184,6 +184,29 @@ impl Core {
                 outcome => return outcome.map_err(|fault| self.explain(connection, fault)),
             }
         }
+    }
+
+    /// A wallet with its keys and the connection that they came with, if the token has time for them this moment.
+    pub(super) fn ready(&self, wallet: &str) -> Option<(Arc<Bound>, Connection, Material)> {
+        let Link::Ready(connection) = self.link() else { return None };
+        if !self.queue.has_room() {
+            return None;
+        }
+        let bound = self.bound(wallet).ok()?;
+        let material = self.material(&bound, connection).ok()?;
+        Some((bound, connection, material))
+    }
+
+    /// Tells whoever does not wait what came of it. When the module was merely initialised anew meanwhile, that is nothing.
+    pub(super) fn answer(&self, connection: Connection, outcome: Result<Vec<InputSignature>, Fault>, charged: Charged, then: Then) {
+        let outcome = match outcome {
+            Err(Fault::Stale) => {
+                self.suspect(connection, "the module was initialised anew");
+                None
+            }
+            outcome => Some(outcome.map_err(|fault| self.explain(connection, fault))),
+        };
+        then(charged, outcome);
     }
 
     /// Runs one piece of work that must not be repeated.

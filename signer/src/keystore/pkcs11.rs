@@ -7,10 +7,11 @@ use std::{
 };
 
 use bitcoin::{Network, PublicKey, bip32::DerivationPath};
+use cryptoki::object::ObjectHandle;
 use postern_protocol::reply::{InputSignature, KeystoreStatus};
 
 use super::{
-    AccountKey, BoundKeys, Keystore, KeystoreError, Pkcs11Config, TokenLabel, TypedEntropy, WalletBinding,
+    AccountKey, BoundKeys, Keystore, KeystoreError, Pkcs11Config, Then, TokenLabel, TypedEntropy, WalletBinding,
     core::{Bound, Core, Link, Material},
     fault::Fault,
     hsm,
@@ -18,10 +19,11 @@ use super::{
     pin, pool, seed,
     signature::ecdsa_answer,
     supervisor,
-    work::Worker,
+    work::{Token, Worker},
 };
 use crate::{
     analysis::{Scheme, SigningTask},
+    ledger::Charged,
     secret::LockedBytes,
     wallet::KeyLocator,
 };
@@ -71,6 +73,7 @@ impl LoadedPkcs11 {
         }
         let running = Arc::new(Running { core, threads: Mutex::default() });
         running.spawn("watch".into(), supervisor::run)?;
+        running.spawn("stalls".into(), |core| core.queue.watch())?;
         for number in 1..=sessions {
             running.spawn(number.to_string(), |core| Worker::new(&core.module, &core.witness).run(&core.queue))?;
         }
@@ -184,26 +187,35 @@ impl Pkcs11Keystore {
 
     fn sign_hsm(&self, bound: &Bound, tasks: &[SigningTask], pinned: &PublicKey) -> Result<Vec<InputSignature>, KeystoreError> {
         let wallet = &bound.binding.wallet;
-        for task in tasks {
-            if task.key.locator != KeyLocator::Hsm || task.scheme != Scheme::Ecdsa {
-                let reason = format!("a token key makes ECDSA signatures with itself only, input {} wants another", task.input);
-                return Err(KeystoreError::Unsupported { wallet: wallet.clone(), reason });
-            }
-            if task.key.public_key.inner != pinned.inner {
-                let reason = format!("input {} wants key {}, and {pinned} is pinned", task.input, task.key.public_key);
-                return Err(KeystoreError::KeyMismatch { wallet: wallet.clone(), reason });
-            }
-        }
+        fits_hsm(wallet, tasks, pinned)?;
         let tasks: Arc<[SigningTask]> = tasks.into();
         self.core().with_keys(bound, |connection, material| {
             let Material::Hsm(private) = material else { return Err(Fault::call("bind", "another kind of key")) };
             let (tasks, wallet) = (Arc::clone(&tasks), wallet.clone());
-            self.core().queue.run(connection, tasks.len(), true, move |token, part| {
-                let task = tasks.get(part).ok_or_else(|| Fault::call("queue", "no such part"))?;
-                let signature = hsm::sign(token, private, &wallet, &task.digest, &task.key.public_key)?;
-                Ok(ecdsa_answer(task, &signature))
-            })
+            self.core().queue.run(connection, tasks.len(), true, move |token, part| sign_part(token, private, &wallet, tasks.get(part)))
         })
+    }
+
+    /// Has the workers sign, if the token is there and the keys are known to be on it; else gives everything back.
+    fn try_sign_soon(&self, charged: Charged, then: Then) -> Result<(), (Charged, Then)> {
+        let core = self.core();
+        let plan = Arc::clone(charged.plan());
+        let Some((bound, connection, material)) = core.ready(plan.wallet()) else { return Err((charged, then)) };
+        let answering = Arc::clone(core);
+        let count = plan.tasks().len();
+        match (&bound.binding.keys, material) {
+            (BoundKeys::Hsm { public_key }, Material::Hsm(private)) if fits_hsm(plan.wallet(), plan.tasks(), public_key).is_ok() => {
+                let part = move |token: &mut Token<'_>, part: usize| sign_part(token, private, plan.wallet(), plan.tasks().get(part));
+                core.queue.submit(connection, count, true, part, move |outcome| answering.answer(connection, outcome, charged, then));
+            }
+            (BoundKeys::Pool, Material::Pool(pool)) => {
+                let Ok(Some(prepared)) = pool.prepare(plan.tasks()) else { return Err((charged, then)) };
+                let part = move |token: &mut Token<'_>, part: usize| pool.sign(token, prepared.get(part).ok_or_else(no_such_part)?);
+                core.queue.submit(connection, count, true, part, move |outcome| answering.answer(connection, outcome, charged, then));
+            }
+            _ => return Err((charged, then)),
+        }
+        Ok(())
     }
 
     fn sign_pool(&self, bound: &Bound, tasks: &[SigningTask]) -> Result<Vec<InputSignature>, KeystoreError> {
@@ -222,10 +234,7 @@ impl Pkcs11Keystore {
                     })?
                 }
             };
-            queue.run(connection, prepared.len(), true, move |token, part| {
-                let task = prepared.get(part).ok_or_else(|| Fault::call("queue", "no such part"))?;
-                pool.sign(token, task)
-            })
+            queue.run(connection, prepared.len(), true, move |token, part| pool.sign(token, prepared.get(part).ok_or_else(no_such_part)?))
         })
     }
 
@@ -268,6 +277,12 @@ impl Keystore for Pkcs11Keystore {
                 Material::Seed(keys, _) => Ok(keys.sign(tasks)?),
                 _ => Err(Fault::call("bind", "another kind of key")),
             }),
+        }
+    }
+
+    fn sign_soon(&self, charged: Charged, then: Then) {
+        if let Err((charged, then)) = self.try_sign_soon(charged, then) {
+            then(charged, None);
         }
     }
 
@@ -329,7 +344,9 @@ impl Drop for Running {
         self.core.set_link(Link::Closed);
         self.core.queue.close();
         let deadline = Instant::now().checked_add(super::work::STALL);
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
+        // The last who held the keystore may be one of its own threads, with an answer that it gave.
+        let this = thread::current().id();
+        for thread in std::mem::take(&mut *lock(&self.threads)).into_iter().filter(|thread| thread.thread().id() != this) {
             // A call that hangs in the vendor's library must not keep the daemon from stopping.
             while !thread.is_finished() && deadline.is_some_and(|deadline| Instant::now() < deadline) {
                 thread::sleep(Duration::from_millis(1));
@@ -345,6 +362,31 @@ impl std::fmt::Debug for Pkcs11Keystore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pkcs11Keystore({})", self.core().config.name)
     }
+}
+
+/// Whether a token key can do these tasks.
+fn fits_hsm(wallet: &str, tasks: &[SigningTask], pinned: &PublicKey) -> Result<(), KeystoreError> {
+    for task in tasks {
+        if task.key.locator != KeyLocator::Hsm || task.scheme != Scheme::Ecdsa {
+            let reason = format!("a token key makes ECDSA signatures with itself only, input {} wants another", task.input);
+            return Err(KeystoreError::Unsupported { wallet: wallet.into(), reason });
+        }
+        if task.key.public_key.inner != pinned.inner {
+            let reason = format!("input {} wants key {}, and {pinned} is pinned", task.input, task.key.public_key);
+            return Err(KeystoreError::KeyMismatch { wallet: wallet.into(), reason });
+        }
+    }
+    Ok(())
+}
+
+fn sign_part(token: &mut Token<'_>, private: ObjectHandle, wallet: &str, task: Option<&SigningTask>) -> Result<InputSignature, Fault> {
+    let task = task.ok_or_else(no_such_part)?;
+    let signature = hsm::sign(token, private, wallet, &task.digest, &task.key.public_key)?;
+    Ok(ecdsa_answer(task, &signature))
+}
+
+fn no_such_part() -> Fault {
+    Fault::call("queue", "no such part")
 }
 
 /// Wallet names become file names and labels.

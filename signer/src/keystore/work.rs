@@ -5,8 +5,9 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
     },
     time::{Duration, Instant},
 };
@@ -25,8 +26,14 @@ use super::{
 pub(super) const STALL: Duration = Duration::from_secs(15);
 /// The time that a part may take on a slow token with everything else before it.
 const SLOWEST: Duration = Duration::from_secs(1);
+/// How often it is looked whether something hangs.
+const TICK: Duration = Duration::from_secs(1);
+/// The same when the keystore is being closed, which waits for it.
+const CLOSING_TICK: Duration = Duration::from_millis(5);
 /// Parts that may wait in a queue.
 const WAITING_MAX: usize = 100_000;
+/// So many may wait for those who do not wait themselves; the rest is for those who do, who are few.
+const SOON_MAX: usize = 10_000;
 
 /// A token that was found, logged in to and checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +58,16 @@ pub(super) struct Token<'a> {
 /// Something to do on a session, in parts that may run at once.
 trait Work: Send + Sync {
     fn part(&self, index: usize, worker: &mut Worker<'_>);
+
+    /// Whether it has waited for the token for too long, given that nothing was finished for this long.
+    fn is_stalled(&self, nothing_finished: Duration) -> bool;
+
+    /// Says so to whoever waits. What is still being done no longer matters.
+    fn give_up(&self);
 }
+
+/// What becomes of all parts, in order, or the first fault.
+type Outcome<T> = Result<Vec<T>, Fault>;
 
 /// What waits for a worker.
 #[derive(Default)]
@@ -59,6 +75,8 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     filled: Condvar,
     finished: AtomicU64,
+    under_way: Mutex<UnderWay>,
+    begun: Condvar,
 }
 
 #[derive(Default)]
@@ -69,36 +87,72 @@ struct Waiting {
     closed: bool,
 }
 
+/// What may hang.
+#[derive(Default)]
+struct UnderWay {
+    work: Vec<Weak<dyn Work>>,
+    /// The watching thread sleeps until there is something.
+    asleep: bool,
+    closed: bool,
+}
+
 impl Queue {
     /// Runs `run` for each index below `parts` on whichever sessions are free, and returns the results in order. After the first
     /// fault no further part is started. `repeat` says that a part may be tried a second time on a fresh session.
-    pub(super) fn run<T, F>(&self, connection: Connection, parts: usize, repeat: bool, run: F) -> Result<Vec<T>, Fault>
+    pub(super) fn run<T, F>(&self, connection: Connection, parts: usize, repeat: bool, run: F) -> Outcome<T>
     where
         T: Send + 'static,
         F: Fn(&mut Token<'_>, usize) -> Result<T, Fault> + Send + Sync + 'static,
     {
-        let outcome = Outcome { results: (0..parts).map(|_| None).collect(), left: parts, fault: None, given_up: false };
-        let batch = Arc::new(Batch { run, repeat, connection, outcome: Mutex::new(outcome), done: Condvar::new() });
-        let idle = {
-            let mut waiting = lock(&self.waiting);
-            if waiting.closed {
-                return Err(Fault::lost("the keystore is closed"));
-            }
-            if waiting.parts.len().saturating_add(parts) > WAITING_MAX {
-                return Err(Fault::Call { function: "queue".into(), reason: "too much is waiting".into(), kind: Failure::Contended });
-            }
-            waiting.parts.extend((0..parts).map(|index| (Arc::clone(&batch) as Arc<dyn Work>, index)));
-            waiting.idle
-        };
+        let (done, outcome) = sync_channel(1);
+        self.submit(connection, parts, repeat, run, move |outcome| {
+            let _ = done.send(outcome);
+        });
+        outcome.recv().unwrap_or_else(|_| Err(Fault::lost("the work was dropped")))
+    }
+
+    /// Whether one who does not wait may [`Self::submit`] something.
+    pub(super) fn has_room(&self) -> bool {
+        lock(&self.waiting).parts.len() < SOON_MAX
+    }
+
+    /// The same without waiting: `done` is called once, most often by the worker that finishes the last part.
+    pub(super) fn submit<T, F, D>(&self, connection: Connection, parts: usize, repeat: bool, run: F, done: D)
+    where
+        T: Send + 'static,
+        F: Fn(&mut Token<'_>, usize) -> Result<T, Fault> + Send + Sync + 'static,
+        D: FnOnce(Outcome<T>) + Send + 'static,
+    {
+        if parts == 0 {
+            return done(Ok(Vec::new()));
+        }
+        let mut waiting = lock(&self.waiting);
+        if waiting.closed {
+            drop(waiting);
+            return done(Err(Fault::lost("the keystore is closed")));
+        }
+        if waiting.parts.len().saturating_add(parts) > WAITING_MAX {
+            drop(waiting);
+            return done(Err(Fault::Call { function: "queue".into(), reason: "too much is waiting".into(), kind: Failure::Contended }));
+        }
+        let longest = STALL.saturating_add(SLOWEST.saturating_mul(u32::try_from(parts).unwrap_or(u32::MAX)));
+        let progress = Progress { results: (0..parts).map(|_| None).collect(), left: parts, done: Some(done) };
+        let batch = Arc::new(Batch { run, repeat, connection, started: Instant::now(), longest, progress: Mutex::new(progress) });
+        let work: Arc<dyn Work> = batch;
+        self.watch_over(&work);
+        waiting.parts.extend((0..parts).map(|index| (Arc::clone(&work), index)));
+        let idle = waiting.idle;
+        drop(waiting);
         // A worker that is busy looks by itself before it sleeps.
         (0..parts.min(idle)).for_each(|_| self.filled.notify_one());
-        batch.wait(self)
     }
 
     /// Lets the workers finish what waits, and end.
     pub(super) fn close(&self) {
         lock(&self.waiting).closed = true;
         self.filled.notify_all();
+        lock(&self.under_way).closed = true;
+        self.begun.notify_all();
     }
 
     fn next(&self) -> Option<(Arc<dyn Work>, usize)> {
@@ -115,70 +169,109 @@ impl Queue {
             waiting.idle = waiting.idle.saturating_sub(1);
         }
     }
-}
 
-struct Batch<T, F> {
-    run: F,
-    repeat: bool,
-    connection: Connection,
-    outcome: Mutex<Outcome<T>>,
-    done: Condvar,
-}
-
-struct Outcome<T> {
-    results: Vec<Option<T>>,
-    left: usize,
-    fault: Option<Fault>,
-    given_up: bool,
-}
-
-impl<T: Send, F: Fn(&mut Token<'_>, usize) -> Result<T, Fault> + Send + Sync> Work for Batch<T, F> {
-    fn part(&self, index: usize, worker: &mut Worker<'_>) {
-        if lock(&self.outcome).given_up {
-            return;
+    fn watch_over(&self, work: &Arc<dyn Work>) {
+        let mut under_way = lock(&self.under_way);
+        under_way.work.push(Arc::downgrade(work));
+        if std::mem::take(&mut under_way.asleep) {
+            self.begun.notify_one();
         }
-        let result = worker.attempt(self.connection, self.repeat, |token| (self.run)(token, index));
-        let mut outcome = lock(&self.outcome);
-        outcome.left = outcome.left.saturating_sub(1);
-        match result {
-            Ok(value) => {
-                if let Some(place) = outcome.results.get_mut(index) {
-                    *place = Some(value);
+    }
+
+    /// Gives up what hangs, until the queue is closed and nothing is under way. One thread's work: a token that does not answer
+    /// takes the workers with it.
+    pub(super) fn watch(&self) {
+        let (mut finished, mut since) = (self.finished.load(Ordering::Relaxed), Instant::now());
+        let mut under_way = lock(&self.under_way);
+        loop {
+            under_way.work.retain(|work| work.strong_count() > 0);
+            if under_way.work.is_empty() {
+                if under_way.closed {
+                    return;
                 }
+                under_way.asleep = true;
+                under_way = self.begun.wait(under_way).unwrap_or_else(PoisonError::into_inner);
+                under_way.asleep = false;
+                (finished, since) = (self.finished.load(Ordering::Relaxed), Instant::now());
+                continue;
             }
-            Err(fault) => {
-                outcome.given_up = true;
-                outcome.fault.get_or_insert(fault);
+            let tick = if under_way.closed { CLOSING_TICK } else { TICK };
+            under_way = self.begun.wait_timeout(under_way, tick).unwrap_or_else(PoisonError::into_inner).0;
+            let now_finished = self.finished.load(Ordering::Relaxed);
+            if now_finished != finished {
+                (finished, since) = (now_finished, Instant::now());
             }
-        }
-        if outcome.left == 0 || outcome.given_up {
-            self.done.notify_all();
+            let stalled: Vec<Arc<dyn Work>> =
+                under_way.work.iter().filter_map(Weak::upgrade).filter(|work| work.is_stalled(since.elapsed())).collect();
+            if !stalled.is_empty() {
+                drop(under_way);
+                stalled.iter().for_each(|work| work.give_up());
+                drop(stalled);
+                under_way = lock(&self.under_way);
+            }
         }
     }
 }
 
-impl<T, F> Batch<T, F> {
-    fn wait(&self, queue: &Queue) -> Result<Vec<T>, Fault> {
-        let started = Instant::now();
-        let mut outcome = lock(&self.outcome);
-        let longest = STALL.saturating_add(SLOWEST.saturating_mul(u32::try_from(outcome.left).unwrap_or(u32::MAX)));
-        loop {
-            if let Some(fault) = outcome.fault.take() {
-                return Err(fault);
+struct Batch<T, F, D> {
+    run: F,
+    repeat: bool,
+    connection: Connection,
+    started: Instant,
+    longest: Duration,
+    progress: Mutex<Progress<T, D>>,
+}
+
+struct Progress<T, D> {
+    results: Vec<Option<T>>,
+    left: usize,
+    /// None once it was called.
+    done: Option<D>,
+}
+
+impl<T, F, D> Work for Batch<T, F, D>
+where
+    T: Send,
+    F: Fn(&mut Token<'_>, usize) -> Result<T, Fault> + Send + Sync,
+    D: FnOnce(Outcome<T>) + Send,
+{
+    fn part(&self, index: usize, worker: &mut Worker<'_>) {
+        if lock(&self.progress).done.is_none() {
+            return;
+        }
+        let result = worker.attempt(self.connection, self.repeat, |token| (self.run)(token, index));
+        let mut progress = lock(&self.progress);
+        progress.left = progress.left.saturating_sub(1);
+        let outcome = match result {
+            Ok(value) => {
+                if let Some(place) = progress.results.get_mut(index) {
+                    *place = Some(value);
+                }
+                if progress.left > 0 {
+                    return;
+                }
+                let results: Option<Vec<T>> = std::mem::take(&mut progress.results).into_iter().collect();
+                results.ok_or_else(|| Fault::lost("a part of the work was lost"))
             }
-            if outcome.left == 0 {
-                let results: Option<Vec<T>> = std::mem::take(&mut outcome.results).into_iter().collect();
-                return results.ok_or_else(|| Fault::lost("a part of the work was lost"));
-            }
-            let finished = queue.finished.load(Ordering::Relaxed);
-            let (again, timed_out) = self.done.wait_timeout(outcome, STALL).unwrap_or_else(PoisonError::into_inner);
-            outcome = again;
-            // One call that hangs must not hold its batch for ever because others go on.
-            let idle = timed_out.timed_out() && queue.finished.load(Ordering::Relaxed) == finished;
-            if idle || started.elapsed() > longest {
-                outcome.given_up = true;
-                return Err(Fault::lost(format!("the token has not answered for {} s", started.elapsed().as_secs())));
-            }
+            Err(fault) => Err(fault),
+        };
+        let done = progress.done.take();
+        drop(progress);
+        if let Some(done) = done {
+            done(outcome);
+        }
+    }
+
+    fn is_stalled(&self, nothing_finished: Duration) -> bool {
+        // One call that hangs must not hold its batch for ever because others go on.
+        let so_far = self.started.elapsed();
+        lock(&self.progress).done.is_some() && (so_far.min(nothing_finished) >= STALL || so_far > self.longest)
+    }
+
+    fn give_up(&self) {
+        let done = lock(&self.progress).done.take();
+        if let Some(done) = done {
+            done(Err(Fault::lost(format!("the token has not answered for {} s", self.started.elapsed().as_secs()))));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use postern_protocol::{
     command::Scope,
-    refusal::Refusal,
+    refusal::{Refusal, RefusalCode},
     reply::{Applied, InputSignature},
 };
 
@@ -30,7 +30,37 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(50);
 pub(super) struct Asked {
     pub(super) plan: Arc<SpendPlan>,
     pub(super) now: Uptime,
-    pub(super) reply: SyncSender<Result<Charged, Refusal>>,
+    pub(super) reply: Reply,
+}
+
+/// Whoever asked hears of it once: what was decided, or, when this is dropped, that nobody will decide.
+pub(super) struct Reply(Option<Answer>);
+
+type Answer = Box<dyn FnOnce(Result<Charged, Refusal>) + Send>;
+
+impl Reply {
+    pub(super) fn new(answer: impl FnOnce(Result<Charged, Refusal>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    pub(super) fn give(mut self, outcome: Result<Charged, Refusal>) {
+        if let Some(answer) = self.0.take() {
+            answer(outcome);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(closed()));
+        }
+    }
+}
+
+/// What is asked of a ledger that is closed.
+pub(super) fn closed() -> Refusal {
+    Refusal::new(RefusalCode::ShuttingDown, "the ledger is closed")
 }
 
 /// Signatures to remember, and the number of their charge.
@@ -108,10 +138,12 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn charge(&self, asked: Asked) -> Result<(), Closed> {
+    /// Queues it; one that comes too late hears so.
+    pub(super) fn charge(&self, asked: Asked) {
         let mut waiting = self.lock();
         if waiting.closed {
-            return Err(Closed);
+            drop(waiting);
+            return drop(asked);
         }
         waiting.charges.push(asked);
         let wake = waiting.charges.len() == waiting.enough;
@@ -119,7 +151,6 @@ impl Inbox {
         if wake {
             self.filled.notify_one();
         }
-        Ok(())
     }
 
     /// Wakes nobody: while a charge is under way, the writer looks after its records by itself.
@@ -143,7 +174,9 @@ impl Inbox {
 
     /// Nobody is answered any more. What waits is dropped, and whoever waits for an answer sees that.
     pub(super) fn close(&self) {
-        *self.lock() = Waiting { closed: true, ..Waiting::default() };
+        let dropped = std::mem::replace(&mut *self.lock(), Waiting { closed: true, ..Waiting::default() });
+        // They are told without the lock.
+        drop(dropped);
     }
 
     /// For a charge that is answered.
@@ -218,7 +251,7 @@ mod tests {
 
     fn ask(inbox: &Inbox) {
         let plan = Arc::new(SpendPlan::for_tests("hot", &[], &[], 1, 0));
-        inbox.charge(Asked { plan, now: Uptime::default(), reply: sync_channel(1).0 }).unwrap();
+        inbox.charge(Asked { plan, now: Uptime::default(), reply: Reply::new(drop) });
     }
 
     fn charges(next: Next) -> usize {
@@ -277,9 +310,15 @@ mod tests {
         let inbox = inbox();
         let (reply, answer) = sync_channel(1);
         let plan = Arc::new(SpendPlan::for_tests("hot", &[], &[], 1, 0));
-        inbox.charge(Asked { plan, now: Uptime::default(), reply }).unwrap();
+        let ask = || {
+            let reply = reply.clone();
+            inbox.charge(Asked { plan: Arc::clone(&plan), now: Uptime::default(), reply: Reply::new(move |o| reply.send(o).unwrap()) });
+        };
+        ask();
         inbox.close();
-        assert!(answer.recv().is_err());
+        assert_eq!(answer.recv().unwrap().unwrap_err().code, RefusalCode::ShuttingDown);
+        ask();
+        assert_eq!(answer.recv().unwrap().unwrap_err().code, RefusalCode::ShuttingDown);
         assert!(inbox.order(Order::Abandon).is_err());
     }
 }

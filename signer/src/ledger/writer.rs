@@ -87,7 +87,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             match self.inbox.next() {
-                Next::Charges(asked) => self.charge_all(&asked),
+                Next::Charges(asked) => self.charge_all(asked),
                 Next::Order(Order::Apply { command, now, reply }) => {
                     let outcome = self.apply(command, now);
                     let _ = reply.send(outcome);
@@ -111,18 +111,12 @@ impl Writer {
     }
 
     /// Decides and charges all that wait, with one sync, and answers.
-    fn charge_all(&mut self, asked: &[Asked]) {
-        match self.transact(asked) {
-            Ok(outcomes) => {
-                for (asked, outcome) in asked.iter().zip(outcomes) {
-                    let _ = asked.reply.send(outcome);
-                }
-            }
+    fn charge_all(&mut self, asked: Vec<Asked>) {
+        match self.transact(&asked) {
+            Ok(outcomes) => asked.into_iter().zip(outcomes).for_each(|(asked, outcome)| asked.reply.give(outcome)),
             Err(error) => {
                 let refusal = self.failed(&error);
-                for asked in asked {
-                    let _ = asked.reply.send(Err(refusal.clone()));
-                }
+                asked.into_iter().for_each(|asked| asked.reply.give(Err(refusal.clone())));
             }
         }
     }
@@ -253,7 +247,8 @@ impl Writer {
         if self.guard.alarm().is_some() {
             return Ok(());
         }
-        self.charge_all(&self.inbox.take_charges());
+        let last = self.inbox.take_charges();
+        self.charge_all(last);
         let now = self.clamp(now);
         self.mend()?;
         self.store.commit_one(&Entry::Stopped(now.as_millis()))?;

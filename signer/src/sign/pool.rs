@@ -17,6 +17,11 @@ pub struct PoolRoom {
 }
 
 impl PoolRoom {
+    /// Whether [`Self::load`] has nothing to do. Waits for nobody.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded.try_lock().is_ok_and(|loaded| *loaded)
+    }
+
     /// Reads the keys that exist, once.
     ///
     /// # Errors

@@ -36,15 +36,18 @@ impl Office for Rules {
     fn discloses(&self) -> bool {
         self.discloses
     }
-    fn answer(&self, asked: Admitted) -> Result<ReplyBody, Refusal> {
-        match asked.into_body() {
+    fn is_quick(&self, _: &RequestBody) -> bool {
+        false
+    }
+    fn answer(&self, asked: Admitted, _: &Arc<Lane>, answer: Answer) {
+        let outcome = match asked.into_body() {
             RequestBody::Sign(request) => {
                 match request.wallet.as_str() {
                     "closed" => {
                         self.started.lock().unwrap().send(()).unwrap();
                         self.gate.lock().unwrap().recv().unwrap();
                     }
-                    "refused" => return Err(Refusal::new(RefusalCode::RateWait, "0.5 BTC in 3 min").wait_ms(180_000)),
+                    "refused" => return answer(Err(Refusal::new(RefusalCode::RateWait, "0.5 BTC in 3 min").wait_ms(180_000))),
                     "bug" => panic!("on purpose"),
                     _ => {}
                 }
@@ -53,7 +56,8 @@ impl Office for Rules {
                 Ok(ReplyBody::Signed(Signed { unsigned_txid, signatures: vec![] }))
             }
             _ => Ok(ReplyBody::Wallets(vec![])),
-        }
+        };
+        answer(outcome);
     }
     fn refused(&self, refusal: &Refusal, about: &About<'_>) {
         let entry = (refusal.code, about.request, about.what, about.wallet.map(str::to_owned), refusal.message.is_some());

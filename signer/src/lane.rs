@@ -10,70 +10,72 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Jobs in the order in which they came. How many there can be is bounded by what connections may have in flight.
-pub(super) struct Lane<J> {
-    queue: Mutex<Queue<J>>,
+/// Something to do, once.
+pub(crate) type Task = Box<dyn FnOnce() + Send>;
+
+/// Tasks in the order in which they came. How many there can be is bounded by what connections may have in flight.
+pub(crate) struct Lane {
+    queue: Mutex<Queue>,
     ready: Condvar,
     done: Condvar,
 }
 
-struct Queue<J> {
-    jobs: VecDeque<J>,
+struct Queue {
+    tasks: VecDeque<Task>,
     sleeping: usize,
     working: usize,
     open: bool,
 }
 
-impl<J: Send + 'static> Lane<J> {
+/// Does a task. One request that meets a bug must not take the thread from all others.
+pub(crate) fn guarded(task: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(task)).is_err() {
+        log::error!("a request met a bug in the signer and was dropped; please report the lines above");
+    }
+}
+
+impl Lane {
     /// Starts the threads.
-    pub(super) fn start(
-        name: &str,
-        threads: usize,
-        work: impl Fn(J) + Send + Sync + 'static,
-    ) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
-        let queue = Queue { jobs: VecDeque::new(), sleeping: 0, working: 0, open: true };
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
+        let queue = Queue { tasks: VecDeque::new(), sleeping: 0, working: 0, open: true };
         let lane = Arc::new(Self { queue: Mutex::new(queue), ready: Condvar::new(), done: Condvar::new() });
-        let work = Arc::new(work);
         let mut handles = Vec::new();
         for n in 0..threads {
-            let (lane, work) = (Arc::clone(&lane), Arc::clone(&work));
-            handles.push(thread::Builder::new().name(format!("{name}-{n}")).spawn(move || lane.run(&*work))?);
+            let lane = Arc::clone(&lane);
+            handles.push(thread::Builder::new().name(format!("{name}-{n}")).spawn(move || lane.run())?);
         }
         Ok((lane, handles))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue<J>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job; gives it back when the lane is closed.
-    pub(super) fn push(&self, job: J) -> Result<(), J> {
+    /// Queues a task. When the lane is closed it is done here and now.
+    pub(crate) fn push(&self, task: Task) {
         let mut queue = self.lock();
         if !queue.open {
-            return Err(job);
+            drop(queue);
+            return guarded(task);
         }
-        queue.jobs.push_back(job);
+        queue.tasks.push_back(task);
         let wake = queue.sleeping > 0;
         drop(queue);
         if wake {
             self.ready.notify_one();
         }
-        Ok(())
     }
 
-    fn run(&self, work: &(impl Fn(J) + ?Sized)) {
+    fn run(&self) {
         let mut queue = self.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(task) = queue.tasks.pop_front() {
                 queue.working = queue.working.saturating_add(1);
                 drop(queue);
-                // One request that meets a bug must not take the thread, and with it the lane, from all others.
-                if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
-                    log::error!("a request met a bug in the signer and was dropped; please report the lines above");
-                }
+                guarded(task);
                 queue = self.lock();
                 queue.working = queue.working.saturating_sub(1);
-                if !queue.open && queue.working == 0 && queue.jobs.is_empty() {
+                if !queue.open && queue.working == 0 && queue.tasks.is_empty() {
                     self.done.notify_all();
                 }
             } else if queue.open {
@@ -86,17 +88,17 @@ impl<J: Send + 'static> Lane<J> {
         }
     }
 
-    /// Takes no more jobs; the threads end when the queue is empty.
-    pub(super) fn close(&self) {
+    /// Queues no more tasks; the threads end when the queue is empty.
+    pub(crate) fn close(&self) {
         self.lock().open = false;
         self.ready.notify_all();
     }
 
     /// After [`Self::close`]: waits until nothing is queued or worked on; false when that took longer than allowed.
-    pub(super) fn drained(&self, within: Duration) -> bool {
+    pub(crate) fn drained(&self, within: Duration) -> bool {
         let started = Instant::now();
         let mut queue = self.lock();
-        while queue.working > 0 || !queue.jobs.is_empty() {
+        while queue.working > 0 || !queue.tasks.is_empty() {
             let Some(left) = within.checked_sub(started.elapsed()) else { return false };
             queue = self.done.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -110,32 +112,32 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn a_closed_lane_finishes_what_it_has_and_takes_no_more() {
+    fn a_closed_lane_finishes_what_it_has_and_leaves_the_rest_to_whoever_asks() {
         let (sender, seen) = mpsc::channel();
-        let (lane, handles) = Lane::start("test", 2, move |n: u32| sender.send(n).unwrap()).unwrap();
-        for n in 0..100 {
-            lane.push(n).unwrap();
-        }
+        let (lane, handles) = Lane::start("test", 2).unwrap();
+        let push = |n: u32| {
+            let sender = sender.clone();
+            lane.push(Box::new(move || sender.send((n, thread::current().id())).unwrap()));
+        };
+        (0..100).for_each(push);
         lane.close();
-        assert_eq!(lane.push(100), Err(100));
+        push(100);
         assert!(lane.drained(Duration::from_secs(30)));
         for handle in handles {
             handle.join().unwrap();
         }
-        drop(lane);
-        let mut seen: Vec<u32> = seen.iter().collect();
+        let mut seen: Vec<(u32, bool)> = seen.try_iter().map(|(n, on)| (n, on == thread::current().id())).collect();
         seen.sort_unstable();
-        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        assert_eq!(seen, (0..=100).map(|n| (n, n == 100)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_job_that_panics_does_not_take_the_thread_with_it() {
+    fn a_task_that_panics_does_not_take_the_thread_with_it() {
         let (sender, seen) = mpsc::channel();
-        let work = move |n: u32| if n == 0 { panic!("on purpose") } else { sender.send(n).unwrap() };
-        let (lane, _handles) = Lane::start("test", 1, work).unwrap();
-        lane.push(0).unwrap();
-        lane.push(1).unwrap();
-        assert_eq!(seen.recv_timeout(Duration::from_secs(30)), Ok(1));
+        let (lane, _handles) = Lane::start("test", 1).unwrap();
+        lane.push(Box::new(|| panic!("on purpose")));
+        lane.push(Box::new(move || sender.send(()).unwrap()));
+        assert_eq!(seen.recv_timeout(Duration::from_secs(30)), Ok(()));
         lane.close();
     }
 }
