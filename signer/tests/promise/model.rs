@@ -142,7 +142,7 @@ struct Disk {
     serials: BTreeSet<u64>,
     charged_sat: u64,
     commands: u64,
-    /// The serial of the last re-base.
+    /// The number of the last re-base.
     base: Option<u64>,
 }
 
@@ -164,6 +164,8 @@ pub struct Model<R> {
     copies: Vec<Disk>,
     anchor: Option<Anchor>,
     lease_sat: u64,
+    /// How many re-bases there ever were, on whatever disk.
+    rebases: u64,
     /// The latest uptime that anybody named in this run.
     seen_ms: u64,
     stepped_ms: u64,
@@ -192,7 +194,7 @@ impl<R: Rules> Model<R> {
             base: None,
         };
         let anchor = anchored.then(Anchor::default);
-        Self { disk, copies: vec![], anchor, lease_sat, seen_ms: 0, stepped_ms: 0, unsynced: None, rules: PhantomData }
+        Self { disk, copies: vec![], anchor, lease_sat, rebases: 0, seen_ms: 0, stepped_ms: 0, unsynced: None, rules: PhantomData }
     }
 
     /// The latest uptime that anybody named in this run.
@@ -371,8 +373,9 @@ impl<R: Rules> Model<R> {
         self.begin(limits, spent_sat, false);
         self.disk.commands = self.anchor.as_ref().map_or(0, |a| a.commands).max(self.disk.commands) + 1;
         self.disk.serials.insert(serial);
-        self.disk.base = Some(serial);
-        self.anchor = Some(Anchor { bound_sat: spent_sat, commands: self.disk.commands, erased: false, base: Some(serial) });
+        self.rebases += 1;
+        self.disk.base = Some(self.rebases);
+        self.anchor = Some(Anchor { bound_sat: spent_sat, commands: self.disk.commands, erased: false, base: self.disk.base });
         true
     }
 

@@ -95,6 +95,11 @@ impl Label {
         Self(Arc::new(Mutex::new(label)), None)
     }
 
+    /// One that holds this; each change is noted in the log of this disk.
+    pub(crate) fn noting(label: Option<String>, notes: &Notes) -> Self {
+        Self(Arc::new(Mutex::new(label)), Some(notes.clone()))
+    }
+
     pub(crate) fn held(&self) -> Option<String> {
         self.0.lock().unwrap().clone()
     }
@@ -118,14 +123,25 @@ impl LabelStore for Label {
     }
 }
 
+/// What happened outside a disk, at its places in the disk's log.
 #[derive(Clone)]
-struct Notes {
+pub(crate) struct Notes {
     list: Arc<Mutex<Vec<Note>>>,
     mounted: Arc<Mounted>,
 }
 
 impl Notes {
-    fn add(&self, note: Note) {
+    pub(crate) fn of(mounted: &Arc<Mounted>) -> Self {
+        Self { list: Arc::default(), mounted: Arc::clone(mounted) }
+    }
+
+    /// Takes the disk away from whoever uses it: its log, and the notes in it.
+    pub(crate) fn finish(&self) -> (Vec<Op>, Vec<Note>) {
+        self.mounted.unmount();
+        (self.mounted.disk(|disk| disk.log.clone()), self.list.lock().unwrap().clone())
+    }
+
+    pub(crate) fn add(&self, note: Note) {
         let mut list = self.list.lock().unwrap();
         self.mounted.disk(|disk| disk.note(list.len()));
         list.push(note);
@@ -154,8 +170,8 @@ pub(crate) fn new_ledger(folder: &Path) -> Files {
 pub(crate) fn run(folder: &Path) -> Day {
     let start = new_ledger(folder);
     let mounted = Arc::new(Mounted::at(folder, Disk::with(&start)));
-    let notes = Notes { list: Arc::default(), mounted: Arc::clone(&mounted) };
-    let label = Label(Arc::default(), Some(notes.clone()));
+    let notes = Notes::of(&mounted);
+    let label = Label::noting(None, &notes);
     let mut signer = Signer { folder, mounted, notes, label, maker: Plans::new(), plans: vec![], charged: vec![], ledger: None, at_ms: 0 };
     signer.start();
     for n in 0..REQUESTS {
@@ -174,9 +190,7 @@ pub(crate) fn run(folder: &Path) -> Day {
     }
     signer.stop();
     // Whoever was killed still holds it.
-    signer.mounted.unmount();
-    let log = signer.mounted.disk(|disk| disk.log.clone());
-    let notes = signer.notes.list.lock().unwrap().clone();
+    let (log, notes) = signer.notes.finish();
     Day { start, log, notes, plans: signer.plans }
 }
 

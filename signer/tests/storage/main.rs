@@ -9,6 +9,7 @@ mod failing;
 mod pages;
 mod plans;
 mod power;
+mod power_again;
 mod rollback;
 mod versions;
 mod vfs;

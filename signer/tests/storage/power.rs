@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Sets how many states are tried for each cut; see `docs/ledger.md`.
-const STATES: &str = "POSTERN_POWER_CUT_STATES";
+pub(crate) const STATES: &str = "POSTERN_POWER_CUT_STATES";
 
 /// A folder in memory where there is such a place: only the lock is in it.
 pub(crate) fn folder() -> TempDir {
