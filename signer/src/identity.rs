@@ -4,7 +4,7 @@
 //! quietly become another one, for which old commands and pairings would be void.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -81,11 +81,21 @@ impl Identity {
         let key = SigningKey::from_bytes(&secret);
         let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|_| IdentityError::Form(path.clone()))?;
 
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|e| match e.kind() {
+        // Under another name until it is whole: half a key would look like a damaged one.
+        let draft = state.join("identity.new");
+        match fs::remove_file(&draft) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io)?;
+        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        // A second name, and not a new one in place of the old: that would replace what is there.
+        let linked = fs::hard_link(&draft, &path);
+        fs::remove_file(&draft).map_err(io)?;
+        linked.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => IdentityError::Exists(path.clone()),
             _ => io(e),
         })?;
-        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
         File::open(state).and_then(|folder| folder.sync_all()).map_err(io)?;
         Ok(Self { key })
     }
@@ -146,6 +156,11 @@ mod tests {
         let made = Identity::create(state.path()).unwrap();
         assert!(matches!(Identity::create(state.path()), Err(IdentityError::Exists(_))));
         assert_eq!(Identity::open(state.path()).unwrap().public(), made.public());
+        // What a crash may leave, and what the refused second one left.
+        std::fs::remove_file(state.path().join(IDENTITY_FILE)).unwrap();
+        std::fs::write(state.path().join("identity.new"), "-----BEGIN").unwrap();
+        Identity::create(state.path()).unwrap();
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 1);
         let mode = std::fs::metadata(state.path().join(IDENTITY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -18,7 +18,7 @@ use crate::{
     attest::{self, AttestKeyError},
     config::Config,
     identity::{IDENTITY_FILE, Identity, IdentityError},
-    ledger::Ledger,
+    ledger::{self, Entry, Ledger},
     tpm::Tpm,
 };
 
@@ -40,19 +40,27 @@ pub(super) fn run(site: &Site) -> Result<Ending> {
             identity
         }
         (Some(_), false) => bail!(
-            "{0} holds an identity and no ledger. A new ledger would forget what was spent, so none is made: restore {1}. \
-             Only if this signer never ran, remove {0}/{2} and run `postern init` again",
+            "{0} holds an identity and no ledger. A new ledger would forget what was spent, so none is made: restore {1} from a backup \
+             (docs/ledger.md, \"There is no ledger\"). Only if this signer never ran, move {0}/{2} away and run `postern init` again: \
+             it makes both anew",
             state.display(),
             ledger.display(),
             IDENTITY_FILE
         ),
+        (None, true) if is_untouched(state)? => {
+            say!("The ledger {} exists already and no signer ever started with it; it is kept.", ledger.display());
+            make_identity(state)?
+        }
         (None, true) => bail!(
-            "{} holds a ledger and no identity. A new identity would make every command and pairing void, so none is made: restore {} \
-             from a backup",
+            "{} holds a ledger that was in use, and no identity. A new identity would make every command and pairing void, so none is \
+             made: restore {} from a backup",
             state.display(),
             state.join(IDENTITY_FILE).display()
         ),
-        (None, false) => make(state)?,
+        (None, false) => {
+            make_ledger(state)?;
+            make_identity(state)?
+        }
     };
 
     make_attestation_keys(&config)?;
@@ -131,13 +139,24 @@ fn make_folder(state: &Path) -> Result<()> {
     }
 }
 
-fn make(state: &Path) -> Result<Identity> {
-    say!("Making the signer's identity key, {}.", state.join(IDENTITY_FILE).display());
-    let identity = Identity::create(state)?;
+/// First of the two. A ledger that never started is no reason to refuse an identity, while an identity without a ledger may be all
+/// that is left of a signer that spent: so nothing that happens in between leaves a new operator with a folder that `init` refuses.
+fn make_ledger(state: &Path) -> Result<()> {
     say!("Making an empty ledger, {}: nothing is spent yet.", state.join(LEDGER_FILE).display());
-    Ledger::create(state).with_context(|| {
-        let identity = state.join(IDENTITY_FILE);
-        format!("the ledger was not made; when the reason is gone, remove {} and run `postern init` again", identity.display())
+    Ledger::create(state).context("the ledger was not made; when the reason is gone, run `postern init` again")
+}
+
+fn make_identity(state: &Path) -> Result<Identity> {
+    say!("Making the signer's identity key, {}.", state.join(IDENTITY_FILE).display());
+    Identity::create(state).context("the identity was not made; when the reason is gone, run `postern init` again")
+}
+
+/// Whether no signer ever started with the ledger.
+fn is_untouched(state: &Path) -> Result<bool> {
+    let mut untouched = true;
+    ledger::show(state, 0, |line| {
+        untouched &= matches!(line.entry, Entry::Created(_));
+        untouched
     })?;
-    Ok(identity)
+    Ok(untouched)
 }

@@ -8,7 +8,7 @@ use crate::desk::Desk;
 fn init_makes_everything_once_and_for_this_user_only() {
     let desk = Desk::new("init");
     let first = desk.postern(&["init"]).done();
-    for step in ["Making the state folder ", "Making the signer's identity key", "Making an empty ledger"] {
+    for step in ["Making the state folder ", "Making an empty ledger", "Making the signer's identity key"] {
         assert!(first.contains(step), "{first}");
     }
     let state = desk.run.join("state");
@@ -22,13 +22,41 @@ fn init_makes_everything_once_and_for_this_user_only() {
 #[test]
 fn init_makes_no_new_ledger_for_an_old_identity_and_no_new_identity_for_an_old_ledger() {
     for (lost, why) in [("ledger.db", "would forget what was spent"), ("identity.pem", "would make every command and pairing void")] {
-        let desk = Desk::new("init_half");
-        desk.postern(&["init"]).done();
+        let (desk, mut signer) = Desk::open("init_half", "");
+        signer.stop().unwrap();
         std::fs::remove_file(desk.run.join("state").join(lost)).unwrap();
         let error = desk.postern(&["init"]).failed(1);
         assert!(error.contains(why) && error.contains("restore"), "{error}");
         assert!(!desk.run.join("state").join(lost).exists());
     }
+}
+
+#[test]
+fn init_that_was_interrupted_anywhere_is_finished_by_the_next_one() {
+    let desk = Desk::new("init_again");
+    let state = desk.run.join("state");
+    // Interrupted after the folder, within the ledger, after the ledger.
+    desk.postern(&["init"]).done();
+    let ledger = std::fs::read(state.join("ledger.db")).unwrap();
+    for left in [None, Some("ledger.new"), Some("ledger.db")] {
+        std::fs::remove_dir_all(&state).unwrap();
+        std::fs::create_dir(&state).unwrap();
+        if let Some(file) = left {
+            std::fs::write(state.join(file), &ledger).unwrap();
+        }
+        let said = desk.postern(&["init"]).done();
+        assert!(said.contains("Making the signer's identity key"), "{said}");
+        assert_eq!(said.contains("it is kept"), left == Some("ledger.db"), "{said}");
+        assert!(desk.postern(&["ledger", "verify"]).done().contains("Sound: 1 entr"));
+        assert!(desk.postern(&["init"]).done().contains("exist already; they are kept"));
+    }
+    // Whatever stands in the way is named, and nothing is in the way afterwards.
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::create_dir_all(state.join("identity.pem")).unwrap();
+    let error = desk.postern(&["init"]).failed(1);
+    assert!(error.contains("identity.pem"), "{error}");
+    std::fs::remove_dir(state.join("identity.pem")).unwrap();
+    desk.postern(&["init"]).done();
 }
 
 #[test]
