@@ -31,6 +31,9 @@ pub enum AnchorError {
     /// The hardware does not answer. Passes when it does.
     #[error("the anchor does not answer: {0}")]
     Unavailable(String),
+    /// The hardware refused PIN or auth value, or takes none. Each further try may lock it: nothing more is tried by this process.
+    #[error("the anchor is closed: {0}")]
+    Closed(String),
     /// It holds something else. Whoever wrote it is not this signer.
     #[error("the anchor holds {0:?}, which is not an anchor of this signer; was it written by somebody else?")]
     Damaged(String),

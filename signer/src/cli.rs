@@ -1,7 +1,8 @@
 //! What people type: `postern-signer`, the daemon's program, and `postern`, the operators' and managers'.
 //!
 //! One file per command. A command says what it is about to do before it does it; what other programs read goes to standard
-//! output and nothing else does. It ends with 0 when it did what was asked, 2 when the signer refuses, 1 for everything else.
+//! output and nothing else does. It ends with 0 when it did what was asked, 2 when the signer refuses, 1 for everything else; the daemon
+//! with [`NEEDS_SOMEBODY`] when another start cannot help.
 
 /// A line on standard output, in colours where there is a terminal.
 macro_rules! say {
@@ -32,6 +33,15 @@ use clap_complete::Shell;
 
 pub use self::{operator::OperatorCli, program::SignerCli};
 use crate::sandbox::harden;
+
+/// The daemon's exit code when a start without a change would end the same way, or do harm: a wrong PIN or auth value counts towards a
+/// lockout each time. It is `EX_CONFIG` of sysexits.h; the unit names it in `RestartPreventExitStatus=`.
+pub const NEEDS_SOMEBODY: u8 = 78;
+
+/// The error behind it, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NeedsSomebody(String);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +77,7 @@ pub fn main<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         Ok(Ending::Refused) => ExitCode::from(2),
         Err(error) => {
             anstream::eprintln!("{}error:{} {error:#}", paint::BAD, paint::BAD.render_reset());
-            ExitCode::from(1)
+            ExitCode::from(if error.is::<NeedsSomebody>() { NEEDS_SOMEBODY } else { 1 })
         }
     }
 }

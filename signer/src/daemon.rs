@@ -11,6 +11,7 @@ mod office;
 mod outbox;
 mod peer;
 mod refusals;
+mod restart;
 mod server;
 mod socket;
 mod start;

@@ -11,14 +11,14 @@ pub trait LabelStore: Send {
     /// The label; None when the object does not exist.
     ///
     /// # Errors
-    /// In words, when the token does not answer.
-    fn read(&mut self) -> Result<Option<String>, String>;
+    /// When the token does not answer or refused the PIN.
+    fn read(&mut self) -> Result<Option<String>, AnchorError>;
 
     /// Replaces it; makes the object when it is missing. Durable on return, as far as the token is.
     ///
     /// # Errors
-    /// In words, when the token does not answer or refuses.
-    fn write(&mut self, label: &str) -> Result<(), String>;
+    /// When the token does not answer or refuses.
+    fn write(&mut self, label: &str) -> Result<(), AnchorError>;
 }
 
 /// Keeps an [`AnchorState`] in a label: `postern1:LEDGER:BOUND:COMMANDS:CLEAN:CHECK`.
@@ -42,14 +42,14 @@ impl<S: LabelStore> Anchor for LabelAnchor<S> {
     }
 
     fn read(&mut self) -> Result<Option<AnchorState>, AnchorError> {
-        let label = self.store.read().map_err(AnchorError::Unavailable)?;
+        let label = self.store.read()?;
         label.map(|label| parse(&label).ok_or(AnchorError::Damaged(label.chars().take(200).collect()))).transpose()
     }
 
     fn write(&mut self, state: &AnchorState) -> Result<(), AnchorError> {
         let label = format(state);
-        self.store.write(&label).map_err(AnchorError::Unavailable)?;
-        match self.store.read().map_err(AnchorError::Unavailable)? {
+        self.store.write(&label)?;
+        match self.store.read()? {
             Some(read) if read == label => Ok(()),
             other => Err(AnchorError::Unavailable(format!("wrote {label:?} and read back {other:?}"))),
         }

@@ -47,7 +47,11 @@ impl NvAnchor {
     }
 
     fn failed(&self, error: &TpmError) -> AnchorError {
-        AnchorError::Unavailable(format!("NV index {:#x}: {error}", self.area.index))
+        let words = format!("NV index {:#x}: {error}", self.area.index);
+        match error {
+            TpmError::Auth => AnchorError::Closed(words),
+            _ => AnchorError::Unavailable(words),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub struct SignerCli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve requests until SIGTERM.
+    /// Serve requests until SIGTERM; exit code 78 when somebody has to mend something before another start.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
-use super::Ending;
+use super::{Ending, NeedsSomebody};
 use crate::{
     config::Config,
     daemon::{self, logs},
@@ -12,8 +12,11 @@ use crate::{
 
 pub(super) fn run(path: &Path) -> Result<Ending> {
     logs::start().map_err(|e| anyhow!(e))?;
-    let config = Config::load(path)?;
-    // Its words hold the cause's already.
-    daemon::run(&config).map_err(|e| anyhow!("{e}"))?;
-    Ok(Ending::Done)
+    let config = Config::load(path).map_err(|e| NeedsSomebody(format!("{e:#}")))?;
+    match daemon::run(&config) {
+        Ok(()) => Ok(Ending::Done),
+        // Their words hold the causes' already.
+        Err(e) if e.needs_somebody() => Err(NeedsSomebody(e.to_string()).into()),
+        Err(e) => Err(anyhow!("{e}")),
+    }
 }

@@ -6,7 +6,7 @@
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 
 use super::{KeystoreError, Pkcs11Keystore, fault::Fault, work::Token};
-use crate::anchor::LabelStore;
+use crate::anchor::{AnchorError, LabelStore};
 
 /// Longest text: what small tokens can hold.
 pub const LABEL_MAX: usize = 128;
@@ -81,20 +81,27 @@ impl TokenLabel {
 /// For the anchor. The object is made by the first write, and never again by one that has seen it: a token on which it is gone is
 /// not the token that it was.
 impl LabelStore for TokenLabel {
-    fn read(&mut self) -> Result<Option<String>, String> {
-        let read = Self::read(self).map_err(|error| error.to_string())?;
+    fn read(&mut self) -> Result<Option<String>, AnchorError> {
+        let read = Self::read(self).map_err(|error| failed(&error))?;
         self.seen |= read.is_some();
         Ok(read)
     }
 
-    fn write(&mut self, label: &str) -> Result<(), String> {
+    fn write(&mut self, label: &str) -> Result<(), AnchorError> {
         let written = match Self::write(self, label) {
             Err(KeystoreError::KeyMissing { .. }) if !self.seen => self.create(label),
             outcome => outcome,
         };
-        written.map_err(|error| error.to_string())?;
+        written.map_err(|error| failed(&error))?;
         self.seen = true;
         Ok(())
+    }
+}
+
+fn failed(error: &KeystoreError) -> AnchorError {
+    match error {
+        KeystoreError::Pin { .. } => AnchorError::Closed(error.to_string()),
+        _ => AnchorError::Unavailable(error.to_string()),
     }
 }
 

@@ -27,7 +27,7 @@ use super::inbox::Order;
 use super::{writer::Writer, *};
 use crate::{
     analysis::SpendPlan,
-    anchor::{Anchor, LabelAnchor, LabelStore, NoAnchor},
+    anchor::{Anchor, AnchorError, LabelAnchor, LabelStore, NoAnchor},
     clock::Uptime,
     policy::rules::{Destinations, Limits, PolicyRules, Raise, WalletPolicy},
 };
@@ -106,15 +106,15 @@ struct MemoryLabelState {
 }
 
 impl LabelStore for MemoryLabel {
-    fn read(&mut self) -> Result<Option<String>, String> {
+    fn read(&mut self) -> Result<Option<String>, AnchorError> {
         let state = self.0.lock().unwrap();
-        if state.broken { Err("the token is gone".into()) } else { Ok(state.label.clone()) }
+        if state.broken { Err(AnchorError::Unavailable("the token is gone".into())) } else { Ok(state.label.clone()) }
     }
 
-    fn write(&mut self, label: &str) -> Result<(), String> {
+    fn write(&mut self, label: &str) -> Result<(), AnchorError> {
         let mut state = self.0.lock().unwrap();
         if state.broken {
-            return Err("the token is gone".into());
+            return Err(AnchorError::Unavailable("the token is gone".into()));
         }
         state.label = Some(label.into());
         state.writes += 1;

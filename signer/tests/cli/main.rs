@@ -4,6 +4,7 @@
 mod checking;
 mod commands;
 mod desk;
+mod ending;
 mod recovery;
 mod secrets;
 mod setting_up;

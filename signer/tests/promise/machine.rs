@@ -17,7 +17,7 @@ use postern_protocol::{
 };
 use postern_signer::{
     analysis::SpendPlan,
-    anchor::{Anchor, LabelAnchor, LabelStore, NoAnchor},
+    anchor::{Anchor, AnchorError, LabelAnchor, LabelStore, NoAnchor},
     clock::Uptime,
     ledger::{Charged, Ledger, LedgerOptions, VerifiedCommand, verify},
     policy::rules::{self, Destinations, PolicyRules, Raise, WalletPolicy},
@@ -37,10 +37,10 @@ use crate::{
 struct Label(Arc<Mutex<Option<String>>>);
 
 impl LabelStore for Label {
-    fn read(&mut self) -> Result<Option<String>, String> {
+    fn read(&mut self) -> Result<Option<String>, AnchorError> {
         Ok(self.0.lock().unwrap().clone())
     }
-    fn write(&mut self, label: &str) -> Result<(), String> {
+    fn write(&mut self, label: &str) -> Result<(), AnchorError> {
         *self.0.lock().unwrap() = Some(label.into());
         Ok(())
     }

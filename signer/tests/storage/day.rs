@@ -12,7 +12,7 @@ use postern_protocol::{
 };
 use postern_signer::{
     analysis::SpendPlan,
-    anchor::{Anchor, LabelAnchor, LabelStore},
+    anchor::{Anchor, AnchorError, LabelAnchor, LabelStore},
     clock::Uptime,
     ledger::{Charged, Ledger, LedgerOptions},
     policy::rules::PolicyRules,
@@ -110,11 +110,11 @@ impl Label {
 }
 
 impl LabelStore for Label {
-    fn read(&mut self) -> Result<Option<String>, String> {
+    fn read(&mut self) -> Result<Option<String>, AnchorError> {
         Ok(self.0.lock().unwrap().clone())
     }
 
-    fn write(&mut self, label: &str) -> Result<(), String> {
+    fn write(&mut self, label: &str) -> Result<(), AnchorError> {
         *self.0.lock().unwrap() = Some(label.into());
         if let Some(notes) = &self.1 {
             notes.add(Note::Anchor(Some(label.into())));

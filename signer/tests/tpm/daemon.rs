@@ -246,6 +246,22 @@ fn a_wrong_secret_costs_one_try_however_long_the_signer_runs() {
 }
 
 #[test]
+fn a_wrong_secret_for_a_written_anchor_costs_one_try_and_ends_with_the_code_that_no_unit_restarts() {
+    let desk = Desk::new("closed_anchor");
+    desk.start().stop().unwrap();
+    desk.board.run.write("tpm.auth", "incorrect horse").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern-signer"));
+    command.arg("run").arg("--config").arg(desk.config());
+    let mut signer = Process::start(&desk.board.run, "signer", command).unwrap();
+    let ended = signer.wait_for_end(PATIENCE).unwrap();
+    assert_eq!(ended.code(), Some(i32::from(postern_signer::cli::NEEDS_SOMEBODY)), "{}", signer.log());
+    assert!(signer.log().contains("the anchor is closed") && signer.log().contains("refused the auth value"), "{}", signer.log());
+    assert_eq!(desk.board.tpm().with(|tpm| tpm.lockout()).unwrap().failed, 1);
+    desk.board.run.write("tpm.auth", SECRET).unwrap();
+    desk.start().stop().unwrap();
+}
+
+#[test]
 fn a_signer_reaches_a_tpm_device_from_within_its_sandbox_and_has_no_network() {
     let desk = Desk::new("device");
     let device = TpmDevice::start(&desk.board.run, "chip").unwrap();
