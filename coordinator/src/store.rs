@@ -167,7 +167,8 @@ pub trait ChainStore {
     async fn script_at(&self, wallet: &str, branch: u32, index: u32) -> Stored<Option<OwnScript>>;
     /// Hands a deposit address out, once, for ever. The same reference gets the same one.
     async fn hand_out(&self, wallet: &str, reference: &str, limit: u32, at: i64) -> Stored<HandOut>;
-    /// The next unused script for change; it stays unused until a batch takes it.
+    /// The next unused script for change; it stays unused until a batch takes it. When none is left (a branch has an end, a pool has so many
+    /// keys), of those whose coins are all spent in a block the one that was taken longest ago.
     async fn next_change(&self, wallet: &str, branch: u32) -> Stored<Option<OwnScript>>;
 }
 

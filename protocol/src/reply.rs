@@ -8,6 +8,9 @@ use crate::{attest::Statement, refusal::Refusal};
 
 /// Most addresses in one reply.
 pub const ADDRESSES_MAX: u32 = 1_000;
+/// Most scripts that a signer recognises on a branch of a wallet at all, about 1 KB of its memory each. Nothing is received past it; change
+/// goes to earlier ones again.
+pub const BRANCH_MAX: u32 = 1_000_000;
 
 /// One reply, one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -38,7 +38,7 @@ pub const GAP_MAX: u32 = 100_000;
 /// Most scripts that a branch recognises at all, about 1 KB of memory each. Whoever may ask for signatures can move the window by a
 /// whole gap with each payment to its end, for nothing but a fee; without an end to it, memory and every later start would be his.
 /// Change of a wallet that has come so far goes to an earlier index.
-pub const BRANCH_MAX: u32 = 1_000_000;
+pub use postern_protocol::reply::BRANCH_MAX;
 
 /// A wallet's public half. Shared by reference: finding needs no more than a read lock.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use postern_protocol::{
     canonical,
-    reply::ADDRESSES_MAX,
+    reply::{ADDRESSES_MAX, BRANCH_MAX},
     request::{AddressRequest, RequestBody},
 };
 use sha2::{Digest as _, Sha256};
@@ -38,7 +38,8 @@ pub(super) async fn ensure(app: &App, now: i64) -> Step<bool> {
 
 async fn ensure_branch(app: &App, name: &str, entry: &WalletEntry, branch: u32, now: i64) -> Step<bool> {
     let used = app.store.last_used(name, branch).await?.handed;
-    let wanted = used.map_or(0, |i| i.saturating_add(1)).saturating_add(entry.table.gap);
+    // Signers recognise none past that.
+    let wanted = used.map_or(0, |i| i.saturating_add(1)).saturating_add(entry.table.gap).min(BRANCH_MAX);
     let mut start = app.store.last_script(name, branch).await?.map_or(0, |i| i.saturating_add(1));
     if start >= wanted {
         return Ok(false);
@@ -80,4 +81,30 @@ async fn ask(app: &App, name: &str, entry: &WalletEntry, branch: u32, start: u32
         app.requests.notify_waiters();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        store::ChainStore as _,
+        testing::{self, FakeNode, account},
+    };
+
+    #[tokio::test]
+    async fn no_script_is_added_that_signers_do_not_recognise() {
+        let folder = testing::folder();
+        let descriptor = format!("wpkh({}/<0;1>/*)", account(1));
+        let (app, store) = testing::app(folder.path(), FakeNode::new(), &descriptor, &["a"], "").await;
+        let wallet = &app.wallets["hot"].wallet;
+        for branch in [RECEIVE, CHANGE] {
+            store.add_scripts(&[wallet.script(branch, BRANCH_MAX - 4, None).unwrap()]).await.unwrap();
+        }
+        // The gap is 10, and the last one known was handed out.
+        store.hand_out("hot", "d", u32::MAX, 1).await.unwrap();
+        assert!(ensure(&app, 2).await.unwrap());
+        assert_eq!(store.last_script("hot", RECEIVE).await.unwrap(), Some(BRANCH_MAX - 1));
+        assert!(!ensure(&app, 3).await.unwrap());
+    }
 }

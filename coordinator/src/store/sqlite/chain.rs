@@ -382,6 +382,21 @@ impl ChainStore for SqliteStore {
         .bind(i64::from(branch))
         .fetch_optional(&self.read)
         .await?;
+        let found = match found {
+            Some(unused) => Some(unused),
+            None => {
+                sqlx::query(
+                    "SELECT wallet, branch, idx, script, public_key FROM script s WHERE wallet = ?1 AND branch = ?2 AND NOT EXISTS \
+                     (SELECT 1 FROM coin c WHERE c.wallet = s.wallet AND c.branch = s.branch AND c.idx = s.idx AND c.spent_height IS NULL) \
+                     AND EXISTS (SELECT 1 FROM coin c WHERE c.wallet = s.wallet AND c.branch = s.branch AND c.idx = s.idx) \
+                     ORDER BY handed_at, idx LIMIT 1",
+                )
+                .bind(wallet)
+                .bind(i64::from(branch))
+                .fetch_optional(&self.read)
+                .await?
+            }
+        };
         found.as_ref().map(row::own_script).transpose()
     }
 }

@@ -12,6 +12,7 @@ use super::{
     row::{self, ORDER, sat},
     settle, signers,
 };
+use crate::wallet::CHANGE;
 
 async fn insert_member(tx: &mut Tx, family: FamilyId, new: &NewMember) -> Stored<Option<MemberId>> {
     let inserted = sqlx::query(
@@ -122,12 +123,16 @@ impl FamilyStore for SqliteStore {
                 return Ok(None);
             }
         }
-        sqlx::query("UPDATE script SET handed_at = ?, handed_for = ? WHERE wallet = ? AND branch = ? AND idx = ? AND handed_at IS NULL")
+        // One of the change branch may be taken again; one of the other is a deposit's for ever.
+        sqlx::query(
+            "UPDATE script SET handed_at = ?, handed_for = ? WHERE wallet = ? AND branch = ? AND idx = ? AND (handed_at IS NULL OR branch = ?)",
+        )
             .bind(batch.at)
             .bind(format!("c:{family}"))
             .bind(&batch.wallet)
             .bind(i64::from(batch.change.0))
             .bind(i64::from(batch.change.1))
+            .bind(i64::from(CHANGE))
             .execute(&mut *tx)
             .await?;
         if insert_member(&mut tx, family, &batch.member).await?.is_none() {

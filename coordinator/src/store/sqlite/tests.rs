@@ -324,6 +324,42 @@ async fn an_address_is_handed_out_for_one_reference_only() {
 }
 
 #[tokio::test]
+async fn a_change_branch_that_is_used_up_is_used_again_from_its_oldest_end() {
+    let (_folder, store, mut anchor) = with_coin_and_order().await;
+    let change = |n: u8| OwnScript { wallet: "hot".into(), branch: 1, index: n.into(), script: script(100 + n), public_key: None };
+    assert_eq!(store.next_change("hot", 1).await.unwrap(), None, "none is known at all");
+    store.add_scripts(&[change(0), change(1), change(2)]).await.unwrap();
+    let rule = ApprovalLimit { up_to_sat: u64::MAX, window_sat: u64::MAX, since: 0 };
+    let mut taken = vec![];
+    // Each payment spends the change of the one before; a block for each.
+    for n in 0..8_u8 {
+        let order = format!("p{n}");
+        store.create_order(new_order(&order, &order, &order)).await.unwrap();
+        store.decide_order(&order, rule, 2).await.unwrap();
+        let next = store.next_change("hot", 1).await.unwrap().unwrap();
+        assert_eq!(store.next_change("hot", 1).await.unwrap().unwrap(), next, "it stays until a batch takes it");
+        taken.push(next.index);
+        let made = NewFamily { change: (1, next.index), at: 10 + i64::from(n), ..batch(anchor, 10 + n, &[&order]) };
+        store.commit_batch(made).await.unwrap().unwrap();
+        let change = Transaction { output: pays(n, 90_000).output, ..spends(anchor, n) };
+        let mut seen = receives(&change, next.index);
+        seen.received[0].branch = 1;
+        seen.spent.push((anchor, change.compute_txid()));
+        let height = u32::from(n);
+        store.connect(Some(block(height, 0).hash), block(height + 1, 0), &seen, 1).await.unwrap();
+        anchor = OutPoint::new(change.compute_txid(), 0);
+    }
+    assert_eq!(taken, [0, 1, 2, 0, 1, 2, 0, 1]);
+    // While the coins of all of them are unspent there is none.
+    let (_folder, store) = self::store().await;
+    store.add_scripts(&[change(0)]).await.unwrap();
+    let mut held = receives(&pays(100, 1_000), 0);
+    held.received[0].branch = 1;
+    store.connect(None, block(0, 0), &held, 1).await.unwrap();
+    assert_eq!(store.next_change("hot", 1).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn one_process_at_a_time_holds_a_lease() {
     let (_folder, store) = store().await;
     assert!(store.lease("monitor", "a", 0, 10).await.unwrap());
