@@ -44,6 +44,8 @@ const PULL_MAX: usize = 256 * 1024;
 const REPLY_MAX: usize = FRAME_MAX / 3 * 4 + 64 * 1024;
 /// Largest statement of what was booted, with its event log.
 const ATTESTED_MAX: usize = EVENT_LOG_MAX + 64 * 1024;
+/// Reports come by so much later or earlier than others.
+const START_TOLERANCE_MS: i64 = 60_000;
 /// Most requests in one answer.
 const CAPACITY_MAX: u32 = 64;
 /// Most ids that a link may name as in flight.
@@ -185,7 +187,8 @@ async fn heartbeat_in(
     let now = now_ms();
     let before: Option<heartbeat::Heartbeat> = signer.heartbeat.as_deref().and_then(|json| serde_json::from_str(json).ok());
     api.app.store.heartbeat(&signer.name, &json, now).await?;
-    if before.as_ref().is_some_and(|before| report.uptime_ms < before.uptime_ms) {
+    let since = signer.heartbeat_at.unwrap_or(now);
+    if before.as_ref().is_some_and(|before| restarted((before.uptime_ms, since), (report.uptime_ms, now))) {
         attestation::restarted(&api.app, &signer.name, now).await?;
     }
     // A command may have let more out: what waits for one is asked again at once.
@@ -193,6 +196,13 @@ async fn heartbeat_in(
         api.app.requests.notify_waiters();
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether a signer was restarted between two reports, each an uptime and when it came. One that came late looks like a restart: then the
+/// signer is asked once too often.
+fn restarted(before: (u64, i64), now: (u64, i64)) -> bool {
+    let start = |(uptime_ms, at): (u64, i64)| at.saturating_sub(i64::try_from(uptime_ms).unwrap_or(i64::MAX));
+    now.0 < before.0 || start(now) > start(before).saturating_add(START_TOLERANCE_MS)
 }
 
 /// Whether something changed that a `needs` may have waited for.

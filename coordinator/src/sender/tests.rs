@@ -558,3 +558,31 @@ async fn two_of_every_component_at_once_pay_every_order_once() {
         assert_eq!((world.state(&format!("o-{name}")).await, world.paid(name)), (OrderState::Confirmed, vec![20_000]), "{name}");
     }
 }
+
+#[tokio::test]
+async fn another_signer_is_asked_in_the_place_of_one_that_did_not_say_what_it_booted() {
+    let descriptor = format!("wsh(sortedmulti(1,{}/<0;1>/*,{}/<0;1>/*))", account(1), account(2));
+    let mut world = World::new(&descriptor, &[("a", 1), ("b", 2)], LINES).await;
+    let must_say = |world: &mut World, names: &[&str]| {
+        let mut config = world.app.config.clone();
+        config.signer.retain(|name, _| !names.contains(&name.as_str()));
+        world.app = Arc::new(App::new(config, Arc::new(world.store.clone()), world.node.clone()).unwrap());
+        world.monitor = Monitor::new(world.app.clone());
+    };
+    must_say(&mut world, &["a"]);
+    world.deposit(1_000_000).await;
+    let id = world.order("alice", 50_000).await;
+    world.rounds(2).await;
+    assert_eq!(world.answer("a", Answer::Sign).await, 0, "the first one in the list was asked");
+    // Now neither of them says it, and the one that was asked has not answered.
+    let declared = world.app.config.clone();
+    must_say(&mut world, &["b"]);
+    world.rounds(1).await;
+    assert_eq!(world.code(&id).await, "attestation.pending");
+    world.app = Arc::new(App::new(declared, Arc::new(world.store.clone()), world.node.clone()).unwrap());
+    world.rounds(1).await;
+    assert_eq!(world.look(&id).await.blocked, None, "the reason outlives what it names");
+    assert_eq!(world.answer("b", Answer::Sign).await, 1);
+    world.rounds(3).await;
+    assert_eq!(world.state(&id).await, OrderState::Broadcast);
+}

@@ -178,6 +178,15 @@ async fn only_a_change_that_a_command_makes_wakes_what_needs_one() {
     assert!(super::changed(&before, &Heartbeat { uptime_ms: 0, ..before.clone() }), "restarted");
 }
 
+#[test]
+fn a_restart_is_noticed_also_when_nobody_listened_for_long() {
+    let hour = 3_600_000;
+    assert!(super::restarted((hour, 0), (1_000, 5_000)), "younger than before");
+    assert!(super::restarted((10_000, 0), (2 * 3_600_000, 3 * 3_600_000)), "older, and younger than the time between");
+    assert!(!super::restarted((hour, 0), (hour + 30_000, 30_000)));
+    assert!(!super::restarted((hour, 0), (hour + 1_000, 50_000)), "a report that came late");
+}
+
 #[tokio::test]
 async fn every_wrong_body_is_a_typed_error_and_changes_nothing() {
     let gate = Gate::new().await;
