@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use postern_protocol::{
-    attest::{Expected, Finding, FormError, Statement},
+    attest::{Expected, Finding, FormError, Statement, changed_measurements},
     canonical,
     key::PublicKey,
     refusal::{Refusal, RefusalCode, RefusalKind},
@@ -45,6 +45,9 @@ pub const CHANGED: &str = "attestation.changed";
 
 /// Hex digits of what an operator names to accept a statement: 128 bits.
 const SEEN_DIGITS: usize = 32;
+
+/// Changed measurements that a reason names; `signer attestation NAME` shows all.
+const EXPLAINED_MAX: usize = 4;
 
 /// Short for what a statement says of the machine: attestation key and PCRs, not nonce and time. What an operator accepts is named so.
 #[must_use]
@@ -290,7 +293,14 @@ impl Asked<'_> {
             // Another key ends the look; what was booted is asked all the same.
             findings.extend(statement.verify(&against(&statement.key))?);
         }
-        Ok(failing(&findings))
+        let mut words = failing(&findings);
+        if let Some(words) = &mut words {
+            for line in changed_measurements(statement, pinned).iter().take(EXPLAINED_MAX) {
+                words.push_str("; ");
+                words.push_str(line);
+            }
+        }
+        Ok(words)
     }
 
     fn refused(&self, refusal: &Refusal, problem: impl Fn(&str, String) -> AttestationProblem) -> AttestationChange {

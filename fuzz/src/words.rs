@@ -4,7 +4,7 @@ use std::path::Path;
 
 use postern_protocol::{
     api,
-    attest::{self, Statement},
+    attest::{self, EventLog, Statement},
     canonical,
     command::{COMMAND_MAX, SignedCommand},
     frame::{self, FRAME_MAX, PREFIX},
@@ -120,6 +120,10 @@ pub fn bodies(bytes: &[u8]) {
         statement(&said);
     }
     let _ = attest::quoted(bytes);
+    if let Ok(log) = EventLog::parse(bytes) {
+        (0..24).for_each(|pcr| drop(log.of(pcr).map(ToString::to_string).collect::<Vec<_>>()));
+        assert!((0..24).all(|pcr| log.of(pcr).next().is_none() || log.replay(pcr) != [0; 32]));
+    }
     if let Ok(request) = serde_json::from_slice::<api::Request>(bytes)
         && let Ok(body) = canonical::from_slice::<RequestBody>(&request.body.0)
     {
@@ -129,6 +133,7 @@ pub fn bodies(bytes: &[u8]) {
 
 /// What a TPM is said to have said, held against itself: the most that can hold.
 fn statement(said: &Statement) {
+    assert!(!attest::explain(said, Some(said)).is_empty());
     let Ok(findings) = said.verify(&said.expected_of_itself(&said.nonce, said.signer)) else { return };
     if findings.iter().all(|finding| finding.holds) {
         assert!(attest::quoted(&said.attest).is_some_and(|quote| quote.pcrs == Some(said.pcrs.set())));

@@ -3,6 +3,7 @@
 //!
 //! The signer makes statements, `postern attest verify` and the coordinator check them: both with [`Statement::verify`].
 
+mod event_log;
 mod pcr;
 mod quote;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
 pub use self::{
+    event_log::{Event, EventLog, EventLogError, changed_measurements, explain},
     pcr::{PcrSet, PcrValues, pcr_meaning},
     quote::{Quoted, quoted},
 };

@@ -1,7 +1,7 @@
 //! `postern-coordinator signer attestation` and `accept`: what a signer booted, and what an operator says to it.
 
 use anyhow::{Context as _, Result, bail};
-use postern_protocol::attest::{Statement, pcr_meaning};
+use postern_protocol::attest::{Statement, explain, pcr_meaning};
 
 use crate::{
     attestation::{held, seen},
@@ -34,6 +34,8 @@ pub(super) async fn show(config: &Config, store: &dyn Store, name: &str) -> Resu
     if let Some(offered) = &offered {
         println!("\nNow:");
         describe(offered, pinned.as_ref());
+        println!();
+        explain(offered, pinned.as_ref()).iter().for_each(|line| println!("  {line}"));
         println!("\nTo accept this: postern-coordinator signer accept {name} --seen {}", seen(offered));
     }
     Ok(())

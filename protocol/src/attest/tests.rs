@@ -5,16 +5,16 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use super::*;
 use crate::canonical;
 
-const NONCE: &str = "0123456789abcdef";
+pub(super) const NONCE: &str = "0123456789abcdef";
 
 /// A TPM and a signer of which the test holds the keys.
-struct Maker {
+pub(super) struct Maker {
     attestation: p256::ecdsa::SigningKey,
     identity: SigningKey,
 }
 
 impl Maker {
-    fn new(n: u8) -> Self {
+    pub(super) fn new(n: u8) -> Self {
         Self { attestation: p256::ecdsa::SigningKey::from_slice(&[n; 32]).unwrap(), identity: SigningKey::from_bytes(&[n; 32]) }
     }
 
@@ -23,7 +23,10 @@ impl Maker {
     }
 
     fn says(&self, nonce: &str, pcrs: &[(u8, u8)]) -> Statement {
-        let pcrs = PcrValues(pcrs.iter().map(|(index, value)| (*index, [*value; 32])).collect());
+        self.says_of(nonce, PcrValues(pcrs.iter().map(|(index, value)| (*index, [*value; 32])).collect()))
+    }
+
+    pub(super) fn says_of(&self, nonce: &str, pcrs: PcrValues) -> Statement {
         let bits = pcrs.0.keys().fold([0_u8; 3], |mut bits, index| {
             bits[usize::from(index / 8)] |= 1 << (index % 8);
             bits

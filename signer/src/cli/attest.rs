@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use postern_protocol::{
-    attest::{Expected, STATEMENT_MAX, Statement, check_nonce, pcr_meaning},
+    attest::{Expected, STATEMENT_MAX, Statement, check_nonce, explain, pcr_meaning},
     key::PublicKey,
 };
 
@@ -136,6 +136,9 @@ impl Verify {
         for finding in &findings {
             let mark = if finding.holds { paint(GOOD, "Good:") } else { paint(BAD, "Bad: ") };
             say!("{mark} {}", finding.words);
+        }
+        for line in explain(&statement, good.as_ref()) {
+            say!("{}", paint(DIM, format!("Log:  {line}")));
         }
         if findings.iter().all(|finding| finding.holds) {
             say!("{}", paint(HEAD, "The machine booted what is expected."));

@@ -1,5 +1,6 @@
 //! What a machine booted, told to somebody elsewhere.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern_protocol::{
     attest::Statement,
     refusal::{Refusal, RefusalCode},
@@ -204,6 +205,54 @@ fn a_signer_behind_its_walls_reaches_the_tpm_for_a_statement() {
     let mut signer = desk.start();
     assert_eq!(ask(&desk, NONCE).unwrap().nonce, NONCE);
     signer.stop().unwrap();
+}
+
+/// What firmware would have written of these measurements, SHA-256 alone.
+fn event_log(measured: &[(u8, u8, &str)]) -> Vec<u8> {
+    let mut log = [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &[33, 0, 0, 0], b"Spec ID Event03\0"].concat();
+    log.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]);
+    for (pcr, what, words) in measured {
+        log.extend([*pcr, 0, 0, 0, 0x0d, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0]);
+        log.extend([*what; 32]);
+        log.extend([words.len() as u8, 0, 0, 0]);
+        log.extend(words.as_bytes());
+    }
+    log
+}
+
+#[test]
+fn an_event_log_explains_which_measurement_changed_and_another_program_reads_it_in_the_same_way() {
+    let desk = Desk::new("event_log");
+    let with_log = |nonce: &str, measured: &[(u8, u8, &str)]| {
+        let mut said = statement(&desk, nonce);
+        said["event_log"] = json!(STANDARD.encode(event_log(measured)));
+        said
+    };
+    desk.board.measure(7, 1);
+    desk.board.measure(11, 2);
+    let measured = [(7, 1, "policy"), (11, 2, "kernel")];
+    let good = with_log(OTHER, &measured);
+    let (code, said) = verify(&desk, &with_log(NONCE, &measured), NONCE, &good, &[]);
+    assert!(code == 0 && said.contains("PCR 11 (kernel image): the log's 1 measurements give its value"), "{said}");
+    assert!(!said.contains("new EV_"), "{said}");
+    // Measured by the firmware, and in its log.
+    desk.board.measure(11, 3);
+    let measured = [(7, 1, "policy"), (11, 2, "kernel"), (11, 3, "module")];
+    let now = with_log(NONCE, &measured);
+    let (code, said) = verify(&desk, &now, NONCE, &good, &[]);
+    assert!(code == 2 && said.contains(&format!("PCR 11: new EV_IPL `module` {}", "03".repeat(32))), "{said}");
+    // tpm2-tools knows nothing of us.
+    let file = desk.board.run.write("log.bin", event_log(&measured)).unwrap();
+    let told = desk.board.swtpm.tool(&["eventlog", &file.to_string_lossy()]).unwrap();
+    for pcr in ["7", "11"] {
+        assert!(told.to_lowercase().contains(now["pcrs"][pcr].as_str().unwrap()), "PCR {pcr}: {told}");
+    }
+    // A log that leaves something out explains nothing, and changes no verdict.
+    let (code, said) = verify(&desk, &with_log(NONCE, &measured[..2]), NONCE, &good, &[]);
+    assert!(code == 2 && said.contains("PCR 11 (kernel image): the log's 1 measurements do not give its value"), "{said}");
+    assert!(!said.contains("module"), "{said}");
+    let (code, said) = verify(&desk, &statement(&desk, NONCE), NONCE, &good, &[]);
+    assert!(code == 2 && said.contains("no event log came with it"), "{said}");
 }
 
 /// ECDSA-Sig-Value (RFC 3279 §2.2.3).

@@ -7,7 +7,7 @@ use bitcoin::{ScriptBuf, psbt::Psbt};
 use ed25519_dalek::{Signer as _, SigningKey};
 use postern_protocol::{
     PROTOCOL_VERSION, api,
-    attest::{PcrValues, Statement, qualifying, quoted, vouched},
+    attest::{EventLog, PcrValues, Statement, qualifying, quoted, vouched},
     canonical,
     command::{Action, Command, Rate, Scope, SignedCommand},
     frame,
@@ -92,6 +92,7 @@ fn the_seeds_are_written() {
     }
     write("bodies", "statement", &serde_json::to_vec(&statement()).unwrap());
     write("bodies", "quote", &statement().attest);
+    write("bodies", "event_log", &event_log());
     let pull = api::Pull { capacity: 4, wait_ms: 25_000, in_flight: vec!["1".into()] };
     write("bodies", "pull", &serde_json::to_vec(&pull).unwrap());
     write("bodies", "heartbeat", &serde_json::to_vec(&api::Heartbeat { cose: api::Base64(vec![1, 2, 3]) }).unwrap());
@@ -128,8 +129,19 @@ fn statement() -> Statement {
         pcrs,
         attest,
         signature: vec![7; 64],
-        event_log: None,
+        event_log: Some(event_log()),
     }
+}
+
+/// The firmware's log of one measurement, SHA-256 alone.
+fn event_log() -> Vec<u8> {
+    let mut log = [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &[33, 0, 0, 0], b"Spec ID Event03\0"].concat();
+    log.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]);
+    log.extend([7, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0]);
+    log.extend([7; 32]);
+    log.extend([4, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(EventLog::parse(&log).is_ok_and(|log| log.of(7).count() == 1));
+    log
 }
 
 fn commands_and_reports() {
