@@ -44,8 +44,8 @@ const PULL_MAX: usize = 256 * 1024;
 const REPLY_MAX: usize = FRAME_MAX / 3 * 4 + 64 * 1024;
 /// Largest statement of what was booted, with its event log.
 const ATTESTED_MAX: usize = EVENT_LOG_MAX + 64 * 1024;
-/// Reports come by so much later or earlier than others.
-const START_TOLERANCE_MS: i64 = 60_000;
+/// By how much our clock and a signer's may part between two reports. When they part more, a signer is asked once too often.
+const CLOCKS_MS: i64 = 2_000;
 /// Most requests in one answer.
 const CAPACITY_MAX: u32 = 64;
 /// Most ids that a link may name as in flight.
@@ -180,15 +180,13 @@ async fn heartbeat_in(
         return Err(refused(&format!("the signer is for {}, the coordinator for {network}", report.network)));
     }
     // A report counts once.
-    if !api.nonces.spend(&name.0, &report.nonce) {
-        return Err(refused(&heartbeat::HeartbeatError::Nonce));
-    }
+    let given = api.nonces.spend(&name.0, &report.nonce).ok_or_else(|| refused(&heartbeat::HeartbeatError::Nonce))?;
     let json = serde_json::to_string(&report).map_err(|e| ApiError::malformed(e.to_string()))?;
     let now = now_ms();
     let before: Option<heartbeat::Heartbeat> = signer.heartbeat.as_deref().and_then(|json| serde_json::from_str(json).ok());
     api.app.store.heartbeat(&signer.name, &json, now).await?;
-    let since = signer.heartbeat_at.unwrap_or(now);
-    if before.as_ref().is_some_and(|before| restarted((before.uptime_ms, since), (report.uptime_ms, now))) {
+    let before_came = signer.heartbeat_at.unwrap_or(now);
+    if before.as_ref().is_some_and(|before| restarted((before.uptime_ms, before_came), (report.uptime_ms, given))) {
         attestation::restarted(&api.app, &signer.name, now).await?;
     }
     // A command may have let more out: what waits for one is asked again at once.
@@ -198,11 +196,11 @@ async fn heartbeat_in(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whether a signer was restarted between two reports, each an uptime and when it came. One that came late looks like a restart: then the
-/// signer is asked once too often.
+/// Whether a signer was restarted between two reports: an uptime and when it came, and an uptime and when its nonce was given. The first was
+/// made before it came and the second after that, so however long reports are on their way, no restart is seen that was none.
 fn restarted(before: (u64, i64), now: (u64, i64)) -> bool {
     let start = |(uptime_ms, at): (u64, i64)| at.saturating_sub(i64::try_from(uptime_ms).unwrap_or(i64::MAX));
-    now.0 < before.0 || start(now) > start(before).saturating_add(START_TOLERANCE_MS)
+    now.0 < before.0 || start(now) > start(before).saturating_add(CLOCKS_MS)
 }
 
 /// Whether something changed that a `needs` may have waited for.

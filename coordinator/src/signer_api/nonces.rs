@@ -42,12 +42,11 @@ impl Nonces {
         self.with(signer, |kept| kept.iter().map(|(nonce, _)| nonce.clone()).collect())
     }
 
-    /// True once.
-    pub(super) fn spend(&self, signer: &Arc<str>, nonce: &[u8]) -> bool {
+    /// When it was given: once.
+    pub(super) fn spend(&self, signer: &Arc<str>, nonce: &[u8]) -> Option<i64> {
         self.with(signer, |kept| {
-            let before = kept.len();
-            kept.retain(|(known, _)| known != nonce);
-            kept.len() < before
+            let place = kept.iter().position(|(known, _)| known == nonce)?;
+            kept.remove(place).map(|(_, at)| at)
         })
     }
 }
