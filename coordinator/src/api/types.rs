@@ -244,7 +244,7 @@ pub struct AttestationBody {
     /// The pinned attestation key.
     pub key: Option<String>,
     /// The pinned PCRs (SHA-256) and their values in hex.
-    pub pcrs: BTreeMap<u8, String>,
+    pub pcrs: BTreeMap<String, String>,
     /// When they were pinned.
     pub pinned_at: Option<i64>,
     /// When it was asked last.

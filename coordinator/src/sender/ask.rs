@@ -79,7 +79,7 @@ impl Work<'_> {
         self.show_held(&stands, quorum).await?;
         let needed = quorum.saturating_sub(count(&[Stand::Signed, Stand::Asked]));
         let next: Vec<&String> = stands.iter().filter(|(_, s)| *s == Stand::Free).map(|(name, _)| *name).take(needed).collect();
-        if next.is_empty() && member.state == crate::store::MemberState::Signing {
+        if next.is_empty() {
             return Ok(());
         }
         let body = canonical::to_vec(&RequestBody::Sign(SignRequest { wallet: self.family.wallet.clone(), psbt: member.psbt.clone() }));

@@ -36,7 +36,7 @@ fn site(label: &str, attestation: &str) -> Site {
 }
 
 /// Often enough for a test, and not too often for the signer.
-const OFTEN: &str = "every = \"15 s\"\nretry = \"15 s\"";
+const OFTEN: &str = "every = \"11 s\"\nretry = \"11 s\"";
 
 fn attestation(site: &Site) -> Value {
     site.shop().get("/v1/signers").unwrap().body["signers"][0]["attestation"].clone()

@@ -72,7 +72,9 @@ async fn attestation(app: &App, signer: &str, row: Option<&AttestationRow>) -> R
     Ok(AttestationBody {
         state,
         key: pinned.as_ref().map(|pinned| pinned.key.clone()),
-        pcrs: pinned.map_or_else(BTreeMap::new, |pinned| pinned.pcrs.0.iter().map(|(index, value)| (*index, hex::encode(value))).collect()),
+        pcrs: pinned.map_or_else(BTreeMap::new, |pinned| {
+            pinned.pcrs.0.iter().map(|(index, value)| (index.to_string(), hex::encode(value))).collect()
+        }),
         pinned_at: row.and_then(|row| row.pinned_at),
         asked_at: row.and_then(|row| row.asked_at),
         verified_at: row.and_then(|row| row.verified_at),
