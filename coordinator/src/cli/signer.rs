@@ -142,5 +142,11 @@ async fn add(config: &Config, store: &dyn Store, name: String, from: PathBuf, ou
     if !config.wallet.values().any(|w| w.signers.contains(&name)) {
         eprintln!("No [wallet] names it in `signers` yet.");
     }
+    if config.attests(&name) {
+        eprintln!(
+            "It gets orders when it has said what it booted. Where it has no TPM, write [signer.{name}] attestation = \"none\"; else compare \
+             what it says with the machine: postern-coordinator signer attestation {name}"
+        );
+    }
     Ok(())
 }
