@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use indicatif::ProgressBar;
-use postern_testkit::{TempRun, Vault, VaultPlan, WalletPlan};
+use postern_testkit::{TempRun, Vault, VaultPlan, WalletPlan, program};
 use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
 use serde::Serialize;
 
@@ -55,6 +55,9 @@ pub(crate) struct Redteam {
     /// Chooses the same attacks in the same order; what the machine does in between is never the same.
     #[arg(long)]
     seed: Option<u64>,
+    /// Leave the process, its disk and its token alone: to see how fast attacks are answered.
+    #[arg(long)]
+    calm: bool,
     /// The report for programs, on standard output.
     #[arg(long)]
     json: bool,
@@ -67,6 +70,8 @@ struct Report {
     seconds: u64,
     attempts: u64,
     attempts_per_second: u64,
+    /// Without the honest payments.
+    hostile_attempts: u64,
     signed: u64,
     honest_payments: u64,
     transactions_complete: usize,
@@ -82,9 +87,12 @@ struct Report {
 
 pub(crate) fn run(arguments: &Redteam) -> Result<()> {
     setup::run(&arguments.setup)?;
-    say::phase("build", || child::run_well(cargo::cargo(&["build", "--package", "postern-signer", "--bins", "--locked"])?))?;
+    // Somebody who says where the programs are has built them.
+    if std::env::var_os(program::BIN_DIR_VAR).is_none() {
+        say::phase("build", || child::run_well(cargo::cargo(&["build", "--package", "postern-signer", "--bins", "--locked"])?))?;
+    }
     let seed = arguments.seed.unwrap_or_else(|| rand::thread_rng().next_u64());
-    let report = fight(Duration::from_secs_f64(arguments.minutes.max(0.0) * 60.0), seed)?;
+    let report = fight(Duration::from_secs_f64(arguments.minutes.max(0.0) * 60.0), seed, arguments.calm)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -93,8 +101,8 @@ pub(crate) fn run(arguments: &Redteam) -> Result<()> {
     report.judge()
 }
 
-/// Attacks for so long.
-fn fight(duration: Duration, seed: u64) -> Result<Report> {
+/// Attacks for so long; through the socket alone when it is calm otherwise.
+fn fight(duration: Duration, seed: u64, calm: bool) -> Result<Report> {
     say::heading(&format!("a lost coordinator against one signer, seed {seed}"));
     let run = TempRun::new("redteam")?;
     let mut vault = plan().start(&run)?;
@@ -122,7 +130,8 @@ fn fight(duration: Duration, seed: u64) -> Result<Report> {
                 bar.tick();
             }
         });
-        let fought = conductor::conduct(&mut vault, arena, &mut rng, duration);
+        let conduct = if calm { conductor::watch } else { conductor::conduct };
+        let fought = conduct(&mut vault, arena, &mut rng, duration);
         arena.over.store(true, Ordering::Relaxed);
         fought
     });
@@ -134,7 +143,7 @@ fn fight(duration: Duration, seed: u64) -> Result<Report> {
     let account = arena.book.settle(&bounds(1), &own)?;
     // The same signatures against limits that they must be over.
     let control = arena.book.settle(&bounds(CONTROL), &own)?;
-    Ok(Report::new(seed, elapsed, &arena, account, control.gained_sat))
+    Ok(Report::new(seed, elapsed, &arena, account, control.gained_sat, &kinds(calm)))
 }
 
 fn plan() -> VaultPlan {
@@ -170,14 +179,15 @@ fn check_ledger(vault: &mut Vault) -> Result<()> {
     vault.postern(&["ledger", "verify"]).map(drop)
 }
 
-fn kinds() -> Vec<Kind> {
+fn kinds(calm: bool) -> Vec<Kind> {
     let through_the_socket = attacks::ATTACKS.iter().map(|(kind, ..)| *kind);
-    [attacks::PAY].into_iter().chain(through_the_socket).chain(conductor::kinds()).collect()
+    let all = [attacks::PAY].into_iter().chain(through_the_socket);
+    if calm { all.collect() } else { all.chain(conductor::kinds()).collect() }
 }
 
 impl Report {
-    fn new(seed: u64, elapsed: Duration, arena: &Arena, account: Account, over_a_tenth_sat: u64) -> Self {
-        let mut complaints = arena.tally.complaints(&kinds());
+    fn new(seed: u64, elapsed: Duration, arena: &Arena, account: Account, over_a_tenth_sat: u64, kinds: &[Kind]) -> Self {
+        let mut complaints = arena.tally.complaints(kinds);
         complaints.extend(account.broken);
         if account.blank > 0 {
             complaints.push(format!("{} signatures leave something open to others", account.blank));
@@ -190,11 +200,13 @@ impl Report {
         }
         let honest = |row: &Row| if row.kind == attacks::PAY.name { row.came_back.get("signed").copied() } else { None };
         let attacks = arena.tally.table();
+        let honest_attempts: u64 = attacks.iter().filter(|row| row.kind == attacks::PAY.name).map(|row| row.tried).sum();
         Self {
             seed,
             seconds: elapsed.as_secs(),
             attempts: arena.tally.total(),
             attempts_per_second: arena.tally.total() / elapsed.as_secs().max(1),
+            hostile_attempts: arena.tally.total() - honest_attempts,
             signed: arena.tally.times("signed"),
             honest_payments: attacks.iter().find_map(honest).unwrap_or(0),
             transactions_complete: account.complete,
@@ -248,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_short_fight_with_everything_gains_nothing_over_the_limits() {
-        let report = fight(Duration::from_secs(20), 7).unwrap();
+        let report = fight(Duration::from_secs(20), 7, false).unwrap();
         report.print();
         report.judge().unwrap();
         assert!(report.honest_payments > 0 && report.transactions_complete > 50);

@@ -5,7 +5,7 @@ use std::{sync::PoisonError, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bitcoin::{
-    EcdsaSighashType, ScriptBuf, TapSighashType, Transaction, VarInt, WPubkeyHash, consensus::encode, hashes::Hash as _,
+    Amount, EcdsaSighashType, ScriptBuf, TapSighashType, Transaction, TxOut, VarInt, WPubkeyHash, consensus::encode, hashes::Hash as _,
     psbt::PsbtSighashType,
 };
 use postern_protocol::{
@@ -174,7 +174,7 @@ fn lie(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, kind: Kind) -
     let demand = Demand::lying(&coins, &to, |psbt| {
         let claimed = psbt.inputs.get_mut(place).and_then(|input| input.witness_utxo.as_mut());
         if let Some(claimed) = claimed {
-            claimed.value = bitcoin::Amount::from_sat(if less { 20_000 } else { 5_000_000 });
+            claimed.value = Amount::from_sat(if less { 20_000 } else { 5_000_000 });
         }
     })?;
     arena.ask(socket, kind, &purse.name, &demand).map(drop)
@@ -191,7 +191,7 @@ fn split(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, kind: Kind)
         let demand = Demand::lying(&coins, &to, |psbt| {
             if let Some(input) = psbt.inputs.get_mut(lied) {
                 if let Some(claimed) = input.witness_utxo.as_mut() {
-                    claimed.value = bitcoin::Amount::from_sat(10_000);
+                    claimed.value = Amount::from_sat(10_000);
                 }
                 if !with_proof {
                     input.non_witness_utxo = None;
@@ -396,6 +396,7 @@ fn crowd(arena: &Arena, _: &mut SignerSocket, rng: &mut StdRng, kind: Kind) -> R
 fn flip(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, kind: Kind) -> Result<()> {
     let purse = arena.purse(rng);
     let mut demand = payment(arena, rng, 100_000, 12_000, &purse.name)?;
+    let before = demand.bytes.clone();
     for _ in 0..rng.gen_range(1..4) {
         let (place, bit) = (rng.gen_range(0..demand.bytes.len()), rng.gen_range(0..8));
         if let Some(byte) = demand.bytes.get_mut(place) {
@@ -407,6 +408,9 @@ fn flip(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, kind: Kind) 
     // Not by a reader of PSBTs: what it refuses, the signer may read.
     if let Some(transaction) = unsigned(&demand.bytes).filter(same) {
         demand.transaction = transaction;
+        // A Taproot signature commits to the amounts (BIP 341), so none is proven to the signer. Over a false one it is charged as that,
+        // and good for a coin that is not there.
+        demand.spent.iter_mut().filter(|coin| coin.script_pubkey.is_p2tr()).for_each(|coin| claim(coin, &before, &demand.bytes));
         return arena.ask(socket, kind, &purse.name, &demand).map(drop);
     }
     // It spends a coin that is nobody's, or says nothing; no answer is worth anything.
@@ -415,6 +419,16 @@ fn flip(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, kind: Kind) 
         Err(refusal) => arena.tally.refused(kind, refusal.code),
     }
     Ok(())
+}
+
+/// Sets a coin's amount to what the flipped bytes say of it, at the last place where the ones before spoke of it (`witness_utxo`).
+fn claim(coin: &mut TxOut, before: &[u8], flipped: &[u8]) {
+    let words = encode::serialize(coin);
+    let place = before.windows(words.len()).rposition(|window| window == words);
+    let amount = place.and_then(|place| flipped.get(place..)?.first_chunk());
+    if let Some(amount) = amount {
+        coin.value = Amount::from_sat(u64::from_le_bytes(*amount));
+    }
 }
 
 /// The transaction of a PSBT: the value of the key 0 in its first map (BIP 174).
@@ -486,4 +500,22 @@ fn rubbish_command(arena: &Arena, socket: &mut SignerSocket, rng: &mut StdRng, k
     let mut bytes = vec![0; rng.gen_range(0..900)];
     rng.fill_bytes(&mut bytes);
     command(arena, socket, kind, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_claim_of_an_amount_is_what_the_coin_is_reckoned_at() {
+        let coin = TxOut { value: Amount::from_sat(0x01_86a0), script_pubkey: thief(&mut StdRng::seed_from_u64(1)) };
+        let words = encode::serialize(&coin);
+        // In a previous transaction, and as a claim; the last bit of the second byte of the claim is flipped.
+        let before = [&[9; 5], &words[..], &[1, 1], &words[..], &[9; 5]].concat();
+        let mut flipped = before.clone();
+        flipped[5 + words.len() + 2 + 1] ^= 1;
+        let mut claimed = coin.clone();
+        claim(&mut claimed, &before, &flipped);
+        assert_eq!(claimed, TxOut { value: Amount::from_sat(0x01_87a0), ..coin });
+    }
 }

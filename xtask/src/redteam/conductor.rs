@@ -111,6 +111,21 @@ pub(crate) fn conduct(vault: &mut Vault, arena: &Arena, rng: &mut StdRng, durati
     stage.old_age()
 }
 
+/// Nothing happens meanwhile but that managers let more out, so that there is something to ask for.
+pub(crate) fn watch(vault: &mut Vault, arena: &Arena, rng: &mut StdRng, duration: Duration) -> Result<()> {
+    let until = Instant::now() + duration;
+    let (identity, copies) = (vault.identity()?, PathBuf::new());
+    let mut stage = Stage { vault, arena, rng, identity, copies };
+    while Instant::now() < until {
+        if child::interrupted() {
+            bail!("interrupted");
+        }
+        stage.wait(100..200);
+        stage.feed()?;
+    }
+    Ok(())
+}
+
 impl Stage<'_> {
     fn wait(&mut self, ms: std::ops::Range<u64>) {
         thread::sleep(Duration::from_millis(self.rng.gen_range(ms)));
