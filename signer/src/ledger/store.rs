@@ -12,7 +12,7 @@ use super::{
     state::State,
     tables::{self, sql},
     upgrade::{NEWEST, OLDEST, upgrade},
-    verify::check_start,
+    verify::{check_start, recover_recent},
 };
 
 /// Name of the file in the state folder.
@@ -48,6 +48,7 @@ pub(super) fn create(folder: &Path) -> Result<(), LedgerError> {
     setting(&db, "synchronous", "FULL", "2")?;
     let transaction = db.unchecked_transaction()?;
     transaction.execute_batch(tables::SCHEMA)?;
+    transaction.execute_batch(tables::INDEXED_SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", NEWEST)?;
     let mut state = State::default();
@@ -138,6 +139,8 @@ pub(super) struct Store {
     pub(super) db: Connection,
     pub(super) head: Head,
     pub(super) state: State,
+    /// Up to here the tables in the file go.
+    indexed: u64,
     _lock: LockFile,
 }
 
@@ -148,16 +151,16 @@ impl Store {
             return Err(LedgerError::Missing(path));
         }
         let lock = LockFile::take(folder)?;
-        let (db, head, state) = connect(folder).map_err(LedgerError::name_damage)?;
+        let (db, head, state, indexed) = connect(folder).map_err(LedgerError::name_damage)?;
         check_start(&db, head, &state).map_err(LedgerError::name_damage)?;
-        Ok(Self { folder: folder.into(), db, head, state, _lock: lock })
+        Ok(Self { folder: folder.into(), db, head, state, indexed, _lock: lock })
     }
 
     /// Throws the connection away and reads everything from the disk again.
     pub(super) fn reopen(&mut self) -> Result<(), LedgerError> {
         // Closed first: what it has begun is in the way of the next one.
         drop(std::mem::replace(&mut self.db, Connection::open_in_memory()?));
-        (self.db, self.head, self.state) = connect(&self.folder)?;
+        (self.db, self.head, self.state, self.indexed) = connect(&self.folder)?;
         Ok(())
     }
 
@@ -172,9 +175,17 @@ impl Store {
     }
 
     /// Writes the small state and syncs. On an error the caller calls [`Self::reopen`].
-    pub(super) fn commit(&self, wallets: Option<&std::collections::BTreeSet<String>>) -> Result<(), LedgerError> {
+    pub(super) fn commit(&mut self, wallets: Option<&std::collections::BTreeSet<String>>) -> Result<(), LedgerError> {
+        // What is no charge is rare.
+        let folds = wallets.is_none() || self.head.seq.saturating_sub(self.indexed) >= tables::FOLD_AFTER;
+        if folds {
+            tables::fold(&self.db, self.head.seq)?;
+        }
         tables::store(&self.db, &self.state, wallets)?;
         self.db.prepare_cached("COMMIT")?.execute([])?;
+        if folds {
+            self.indexed = self.head.seq;
+        }
         Ok(())
     }
 
@@ -203,7 +214,7 @@ fn fold_in(db: &Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
+fn connect(folder: &Path) -> Result<(Connection, Head, State, u64), LedgerError> {
     let path = folder.join(FILE);
     let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -214,14 +225,17 @@ fn connect(folder: &Path) -> Result<(Connection, Head, State), LedgerError> {
     setting(&db, "temp_store", "MEMORY", "2")?;
     setting(&db, "wal_autocheckpoint", LOG_PAGES, LOG_PAGES)?;
     setting(&db, "cache_size", CACHE, CACHE)?;
-    db.set_prepared_statement_cache_capacity(32);
+    db.set_prepared_statement_cache_capacity(48);
     fold_in(&db)?;
+    tables::attach_recent(&db)?;
     if version != NEWEST {
         upgrade(&db, version)?;
     }
+    recover_recent(&db)?;
+    let indexed = tables::indexed(&db)?;
     let (seq, hash) =
         db.query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     let head = Head { seq: u64::try_from(seq).unwrap_or(0), hash };
     let state = tables::load(&db)?;
-    Ok((db, head, state))
+    Ok((db, head, state, indexed))
 }

@@ -36,6 +36,50 @@ CREATE TABLE scopes (wallet TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOU
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 0), body BLOB NOT NULL) STRICT;
 ";
 
+/// Up to which entry the tables in the file go. Since format 3.
+pub(super) const INDEXED_SCHEMA: &str = "
+CREATE TABLE indexed (id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL) STRICT;
+INSERT INTO indexed VALUES (0, 0);
+";
+
+/// The rows of the last entries, in memory, of the connection that writes. Each is found by a hash, so in the file it would take a
+/// page of its own: they are written there many at a time.
+const RECENT: &str = "
+ATTACH ':memory:' AS recent;
+CREATE TABLE recent.charges (txid BLOB NOT NULL, wallet TEXT NOT NULL, charge INTEGER NOT NULL, outflow_sat INTEGER NOT NULL,
+    PRIMARY KEY (txid, wallet)) STRICT, WITHOUT ROWID;
+CREATE TABLE recent.families (outpoint BLOB NOT NULL, wallet TEXT NOT NULL, founder INTEGER NOT NULL, charge_sat INTEGER NOT NULL,
+    members INTEGER NOT NULL, leader INTEGER NOT NULL, PRIMARY KEY (outpoint, wallet, founder)) STRICT, WITHOUT ROWID;
+CREATE TABLE recent.signatures (charge INTEGER PRIMARY KEY, entry INTEGER NOT NULL) STRICT;
+";
+
+/// The tables whose rows wait in `recent`.
+const INDEXED: [&str; 3] = ["charges", "families", "signatures"];
+
+/// Entries whose rows may wait in memory. A start reads them again.
+pub(super) const FOLD_AFTER: u64 = 1024;
+
+/// Sets up `recent`; before anything is derived.
+pub(super) fn attach_recent(db: &Connection) -> Result<(), LedgerError> {
+    db.execute_batch(RECENT)?;
+    Ok(())
+}
+
+/// Up to which entry the tables in the file go.
+pub(super) fn indexed(db: &Connection) -> Result<u64, LedgerError> {
+    Ok(number(db.query_row("SELECT seq FROM main.indexed", [], |row| row.get(0))?))
+}
+
+/// Writes the rows that wait into the file's tables, which then go up to entry `seq`.
+pub(super) fn fold(db: &Connection, seq: u64) -> Result<(), LedgerError> {
+    for table in INDEXED {
+        db.prepare_cached(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM recent.{table}"))?.execute([])?;
+        db.prepare_cached(&format!("DELETE FROM recent.{table}"))?.execute([])?;
+    }
+    db.prepare_cached("UPDATE main.indexed SET seq = ?1")?.execute(params![sql(seq)])?;
+    Ok(())
+}
+
 /// The derived tables, each with the columns that `verify` compares, in the order of the primary key.
 pub(super) const DERIVED: &[(&str, &str)] = &[
     ("charges", "SELECT txid, wallet, charge, outflow_sat FROM charges ORDER BY txid, wallet"),
@@ -58,11 +102,7 @@ fn number(sql: i64) -> u64 {
 /// Writes what an entry changes in the large tables.
 pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
     match entry {
-        Entry::Charged(charge) => derive_charge(db, seq, charge),
-        Entry::Signed(charge, _) => {
-            db.prepare_cached("INSERT INTO signatures VALUES (?1, ?2)")?.execute(params![sql(*charge), sql(seq)])?;
-            Ok(())
-        }
+        Entry::Charged(_) | Entry::Signed(..) => derive_recent(db, seq, entry),
         Entry::Commanded(serial, ..) => {
             db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![serial.to_be_bytes(), sql(seq)])?;
             Ok(())
@@ -75,25 +115,49 @@ pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), Led
     }
 }
 
+/// The same for many entries: no more wait in memory than for a running ledger.
+pub(super) fn derive_in_file(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
+    derive(db, seq, entry)?;
+    if seq % FOLD_AFTER == 0 { fold(db, seq) } else { Ok(()) }
+}
+
+/// The part of it that waits in memory.
+pub(super) fn derive_recent(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
+    match entry {
+        Entry::Charged(charge) => derive_charge(db, seq, charge),
+        Entry::Signed(charge, _) => {
+            db.prepare_cached("INSERT INTO recent.signatures VALUES (?1, ?2)")?.execute(params![sql(*charge), sql(seq)])?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), LedgerError> {
     let damaged = |what: String| LedgerError::Damaged { seq, what };
-    db.prepare_cached("INSERT INTO charges VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET charge = ?3, outflow_sat = ?4")?
+    db.prepare_cached("INSERT INTO recent.charges VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET charge = ?3, outflow_sat = ?4")?
         .execute(params![charge.txid, charge.wallet, sql(seq), sql(charge.outflow_sat)])?;
     let (FamilyEntry::Founds(input) | FamilyEntry::Joins(_, input)) = charge.family;
     let outpoint = charge.outpoint(input).ok_or_else(|| damaged("its family's outpoint is not one of its inputs".into()))?;
     let changed = match charge.family {
-        FamilyEntry::Founds(_) => db.prepare_cached("INSERT INTO families VALUES (?1, ?2, ?3, ?4, 1, ?3)")?.execute(params![
+        FamilyEntry::Founds(_) => db.prepare_cached("INSERT INTO recent.families VALUES (?1, ?2, ?3, ?4, 1, ?3)")?.execute(params![
             outpoint,
             charge.wallet,
             sql(seq),
             sql(charge.outflow_sat)
         ])?,
-        FamilyEntry::Joins(founder, _) => db
-            .prepare_cached(
-                "UPDATE families SET members = members + 1, leader = iif(?4 > charge_sat, ?5, leader), charge_sat = max(charge_sat, ?4)
+        FamilyEntry::Joins(founder, _) => {
+            db.prepare_cached(
+                "INSERT OR IGNORE INTO recent.families SELECT * FROM main.families WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3",
+            )?
+            .execute(params![outpoint, charge.wallet, sql(founder)])?;
+            db.prepare_cached(
+                "UPDATE recent.families
+                 SET members = members + 1, leader = iif(?4 > charge_sat, ?5, leader), charge_sat = max(charge_sat, ?4)
                  WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3",
             )?
-            .execute(params![outpoint, charge.wallet, sql(founder), sql(charge.outflow_sat), sql(seq)])?,
+            .execute(params![outpoint, charge.wallet, sql(founder), sql(charge.outflow_sat), sql(seq)])?
+        }
     };
     if changed == 1 { Ok(()) } else { Err(damaged("it joins a family that there is not".into())) }
 }
@@ -101,13 +165,25 @@ fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), 
 /// What the ledger knows of earlier transactions that spend what this one spends.
 pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError> {
     let mut kin = Kin::default();
-    let mut same = db.prepare_cached("SELECT wallet, charge, outflow_sat FROM charges WHERE txid = ?1")?;
-    let mut rows = same.query(params![plan.unsigned_txid().to_byte_array()])?;
-    while let Some(row) = rows.next()? {
-        if row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)? == plan.wallet() {
-            kin.repeat = Some(Repeat { charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) });
-        } else {
-            kin.shared = true;
+    let mut seen: Vec<String> = Vec::new();
+    // What is in memory counts, where the file has a row of the same key.
+    for same in [
+        "SELECT wallet, charge, outflow_sat FROM recent.charges WHERE txid = ?1",
+        "SELECT wallet, charge, outflow_sat FROM main.charges WHERE txid = ?1",
+    ] {
+        let mut same = db.prepare_cached(same)?;
+        let mut rows = same.query(params![plan.unsigned_txid().to_byte_array()])?;
+        while let Some(row) = rows.next()? {
+            let wallet: String = row.get(0)?;
+            if seen.contains(&wallet) {
+                continue;
+            }
+            if wallet == plan.wallet() {
+                kin.repeat = Some(Repeat { charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) });
+            } else {
+                kin.shared = true;
+            }
+            seen.push(wallet);
         }
     }
     if let Some(repeat) = &kin.repeat {
@@ -119,24 +195,32 @@ pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError>
         return Ok(kin);
     }
     let mut found: Vec<(Family, u64)> = Vec::new();
-    let mut families = db.prepare_cached(
-        "SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2 ORDER BY charge_sat DESC, founder",
-    )?;
-    for input in plan.inputs() {
-        let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet()])?;
-        for _ in 0..FAMILIES_MAX {
-            let Some(row) = rows.next()? else { break };
-            let family = Family {
-                founder: number(row.get(0)?),
-                outpoint: input.outpoint,
-                charge_sat: number(row.get(1)?),
-                members: number(row.get(2)?),
-                leader_spends: Vec::new(),
-            };
-            found.push((family, number(row.get(3)?)));
+    for families in [
+        "SELECT founder, charge_sat, members, leader FROM recent.families WHERE outpoint = ?1 AND wallet = ?2
+         ORDER BY charge_sat DESC, founder",
+        "SELECT founder, charge_sat, members, leader FROM main.families m WHERE outpoint = ?1 AND wallet = ?2
+         AND NOT EXISTS (SELECT 1 FROM recent.families r WHERE r.outpoint = ?1 AND r.wallet = ?2 AND r.founder = m.founder)
+         ORDER BY charge_sat DESC, founder",
+    ] {
+        let mut families = db.prepare_cached(families)?;
+        for input in plan.inputs() {
+            let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet()])?;
+            for _ in 0..FAMILIES_MAX {
+                let Some(row) = rows.next()? else { break };
+                let family = Family {
+                    founder: number(row.get(0)?),
+                    outpoint: input.outpoint,
+                    charge_sat: number(row.get(1)?),
+                    members: number(row.get(2)?),
+                    leader_spends: Vec::new(),
+                };
+                found.push((family, number(row.get(3)?)));
+            }
         }
     }
-    found.sort_by_key(|(family, _)| std::cmp::Reverse(family.charge_sat));
+    // Alike wherever the rows are: the largest first, then in the order of the inputs, then the oldest.
+    let place = |family: &Family| plan.inputs().iter().position(|input| input.outpoint == family.outpoint);
+    found.sort_by_cached_key(|(family, _)| (std::cmp::Reverse(family.charge_sat), place(family), family.founder));
     found.truncate(FAMILIES_MAX);
     for (mut family, leader) in found {
         let noted = charge(db, leader)?;
@@ -177,8 +261,12 @@ pub(super) fn decode(seq: u64, body: &[u8]) -> Result<Entry, LedgerError> {
 
 /// The number of the entry that holds a charge's signatures.
 pub(super) fn signatures(db: &Connection, charge: u64) -> Result<Option<u64>, LedgerError> {
-    let mut statement = db.prepare_cached("SELECT entry FROM signatures WHERE charge = ?1")?;
-    Ok(statement.query_row(params![sql(charge)], |row| row.get(0)).optional()?.map(number))
+    for table in ["SELECT entry FROM recent.signatures WHERE charge = ?1", "SELECT entry FROM main.signatures WHERE charge = ?1"] {
+        if let Some(entry) = db.prepare_cached(table)?.query_row(params![sql(charge)], |row| row.get(0)).optional()? {
+            return Ok(Some(number(entry)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a command's serial was used.

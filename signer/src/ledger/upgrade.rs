@@ -7,7 +7,8 @@ use super::{LedgerError, state::State, tables, verify::follow};
 /// Format 1: without re-bases. A wallet that was configured at the very start that burnt something was not burnt itself.
 pub(super) const OLDEST: i64 = 1;
 /// Format 2: re-bases, and the challenge of the last one in the state.
-pub(super) const NEWEST: i64 = 2;
+/// Format 3: the rows of the last entries may be missing, and `indexed` says from which one on.
+pub(super) const NEWEST: i64 = 3;
 
 /// Brings the file to the newest format. A crash leaves the old one.
 pub(super) fn upgrade(db: &Connection, from: i64) -> Result<(), LedgerError> {
@@ -15,12 +16,14 @@ pub(super) fn upgrade(db: &Connection, from: i64) -> Result<(), LedgerError> {
     for (table, _) in tables::DERIVED {
         transaction.execute(&format!("DELETE FROM {table}"), [])?;
     }
+    transaction.execute_batch(tables::INDEXED_SCHEMA)?;
     let mut state = State::default();
-    follow(&transaction, |seq, entry| {
-        tables::derive(&transaction, seq, entry)?;
+    let head = follow(&transaction, |seq, entry| {
+        tables::derive_in_file(&transaction, seq, entry)?;
         state.apply(entry);
         Ok(())
     })?;
+    tables::fold(&transaction, head.seq)?;
     tables::store(&transaction, &state, None)?;
     transaction.pragma_update(None, "user_version", NEWEST)?;
     transaction.commit()?;

@@ -53,13 +53,27 @@ pub(super) fn check(db: &Connection) -> Result<Report, LedgerError> {
     let again = Connection::open("")?;
     again.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;")?;
     again.execute_batch(tables::SCHEMA)?;
+    again.execute_batch(tables::INDEXED_SCHEMA)?;
+    tables::attach_recent(&again)?;
     again.execute_batch("BEGIN")?;
     let mut state = State::default();
+    // What the signer had not written yet is not in the tables here either.
+    let indexed = tables::indexed(db)?;
     let head = follow(db, |seq, entry| {
-        tables::derive(&again, seq, entry)?;
+        if seq < indexed {
+            tables::derive_in_file(&again, seq, entry)?;
+        } else {
+            tables::derive(&again, seq, entry)?;
+        }
+        if seq == indexed {
+            tables::fold(&again, seq)?;
+        }
         state.apply(entry);
         Ok(())
     })?;
+    if indexed > head.seq {
+        return Err(LedgerError::Damaged { seq: head.seq, what: format!("the tables go up to entry {indexed}, and this is the last") });
+    }
     tables::store(&again, &state, None)?;
     for (table, query) in tables::DERIVED {
         compare(db, &again, table, query, head.seq)?;
@@ -128,6 +142,12 @@ struct Row {
     kind: String,
     entry: Entry,
     hash: Hash,
+}
+
+/// Reads again what waits in memory while a ledger is open: the rows of the entries after the last that is in the tables.
+pub(super) fn recover_recent(db: &Connection) -> Result<(), LedgerError> {
+    let after = tables::indexed(db)?.saturating_add(1);
+    walk(db, after, |row| tables::derive_recent(db, row.seq, &row.entry).map(|()| true))
 }
 
 fn walk(db: &Connection, from: u64, mut each: impl FnMut(Row) -> Result<bool, LedgerError>) -> Result<(), LedgerError> {

@@ -25,6 +25,9 @@ const V1_ANCHOR: &str = "postern1:a8fa399f66eacca9e9d9a927f2c5ce5e:25110:3:e6705
 const V2: &str = include_str!("fixtures/v2.sql");
 const V2_ANCHOR: &str = "postern1:b02d0d8dd24d40d0b6fc4c1ed8464eb9:21105:9:c6b3dc9f2625d364ed7978e3f2ff0f10:c231a328";
 
+const V3: &str = include_str!("fixtures/v3.sql");
+const V3_ANCHOR: &str = "postern1:259008d98feb1b277fa76e01fd20ada3:12001:0:-:58fd4a0c";
+
 fn write(folder: &Path, sql: &str) -> Connection {
     let db = Connection::open(folder.join("ledger.db")).unwrap();
     db.execute_batch(sql).unwrap();
@@ -63,7 +66,7 @@ fn a_ledger_of_format_1_is_brought_up_to_date_and_forgets_nothing() {
 }
 
 #[test]
-fn a_ledger_of_format_2_is_opened_and_forgets_nothing() {
+fn a_ledger_of_format_2_is_brought_up_to_date_and_forgets_nothing() {
     let folder = folder();
     drop(write(folder.path(), V2));
     let label = Label::holding(Some(V2_ANCHOR.into()));
@@ -101,6 +104,23 @@ fn a_ledger_of_format_2_is_opened_and_forgets_nothing() {
 }
 
 #[test]
+fn a_ledger_of_format_3_whose_last_rows_are_missing_is_opened_and_forgets_nothing() {
+    let folder = folder();
+    drop(write(folder.path(), V3));
+    let label = Label::holding(Some(V3_ANCHOR.into()));
+    let ledger = Ledger::open(options(folder.path()), label.anchor()).unwrap();
+    let plans = Plans::new();
+    let now = Uptime::from_millis(36_000_000);
+    for (coin, outflow_sat, salt, kept) in [(0, 1_000, 0, true), (6, 900, 0, false), (7, 901, 0, true), (6, 950, 1, false)] {
+        let charged = ledger.charge(plans.plan(coin, outflow_sat, salt), now).unwrap();
+        assert!(charged.is_repeat() && charged.signatures().is_some() == kept, "coin {coin}");
+    }
+    assert_eq!(ledger.charge(plans.plan(6, 960, 2), now).unwrap().increase_sat(), 10);
+    ledger.stop(now).unwrap();
+    verify(folder.path()).unwrap();
+}
+
+#[test]
 fn the_newest_fixture_is_of_the_format_that_is_written() {
     let folder = folder();
     Ledger::create(folder.path()).unwrap();
@@ -112,7 +132,7 @@ fn the_newest_fixture_is_of_the_format_that_is_written() {
     };
     let written = Connection::open(folder.path().join("ledger.db")).unwrap();
     let kept = crate::power::folder();
-    let kept = write(kept.path(), V2);
+    let kept = write(kept.path(), V3);
     assert_eq!(format(&written), format(&kept), "add a fixture of the new format");
     assert_eq!(schema(&written), schema(&kept), "the tables changed, and the format did not");
 }
@@ -134,7 +154,7 @@ fn a_damaged_ledger_of_an_older_format_is_not_made_to_look_sound() {
 fn a_ledger_of_a_newer_program_is_refused_and_left_alone() {
     let folder = folder();
     let db = write(folder.path(), V1);
-    for version in [3, 99, 0, -1] {
+    for version in [4, 99, 0, -1] {
         db.pragma_update(None, "user_version", version).unwrap();
         let error = Ledger::open(options(folder.path()), Label::holding(None).anchor()).unwrap_err();
         assert!(matches!(error, LedgerError::Schema { found, .. } if found == version), "{error}");

@@ -105,3 +105,48 @@ fn where_the_first_configuration_says_so_a_later_one_may_raise() {
     let ledger = open(&folder, with(130, Raise::Config));
     assert_eq!((ledger.left(0, 0), ledger.warnings().len()), (120, 2));
 }
+
+#[test]
+fn charges_are_known_whether_their_rows_are_in_the_file_or_in_memory_and_after_a_crash() {
+    let folder = folder();
+    let many = u32::try_from(tables::FOLD_AFTER).unwrap() / 2 + 50;
+    let coin = |n: u32| OutPoint { txid: Txid::from_byte_array([1; 32]), vout: n };
+    let plan = |n: u32, outflow_sat, salt| Arc::new(SpendPlan::for_tests(HOT, &[coin(n)], &[], outflow_sat, salt));
+    let in_file = || {
+        rusqlite::Connection::open(folder.path().join("ledger.db"))
+            .unwrap()
+            .query_row("SELECT count(*) FROM charges", [], |r| r.get::<_, u32>(0))
+            .unwrap()
+    };
+
+    let ledger = open(&folder, rules(limits(&[], Some(1_000_000_000))));
+    for n in 0..many {
+        let charged = ledger.charge(plan(n, 1_000, 0), at(0)).unwrap();
+        ledger.record(&charged, signature(7));
+    }
+    assert!((1..many).contains(&in_file()), "{} of {many} are in the file", in_file());
+    let again = |ledger: &Ledger| {
+        for n in [0, 1, many - 2, many - 1] {
+            let charged = ledger.charge(plan(n, 1_000, 0), at(0)).unwrap();
+            assert!(charged.is_repeat(), "{n}");
+            assert_eq!(charged.signatures().is_some(), true, "{n}");
+        }
+    };
+    ledger.charge(plan(many, 5, 0), at(0)).unwrap();
+    again(&ledger);
+    // A fee bump of one that is in the file, twice, and of one that is in memory.
+    assert_eq!(ledger.charge(plan(0, 1_010, 1), at(0)).unwrap().increase_sat(), 10);
+    assert_eq!(ledger.charge(plan(0, 1_015, 2), at(0)).unwrap().increase_sat(), 5);
+    assert_eq!(ledger.charge(plan(many - 1, 1_010, 1), at(0)).unwrap().increase_sat(), 10);
+    verify(folder.path()).unwrap();
+    drop(ledger);
+    verify(folder.path()).unwrap();
+
+    let ledger = open(&folder, rules(limits(&[], Some(1_000_000_000))));
+    assert!(in_file() > many, "a start writes what waited");
+    again(&ledger);
+    assert_eq!(ledger.charge(plan(0, 1_020, 3), at(0)).unwrap().increase_sat(), 5);
+    assert_eq!(ledger.totals().charged_sat, u64::from(many) * 1_000 + 5 + 30);
+    ledger.stop(at(0)).unwrap();
+    verify(folder.path()).unwrap();
+}

@@ -78,6 +78,16 @@ fn changes(value: &Value) -> Vec<Value> {
 }
 
 #[test]
+fn tables_that_claim_to_hold_more_or_less_than_they_do_are_found() {
+    let folder = eventful();
+    let db = Connection::open(folder.path().join("ledger.db")).unwrap();
+    for seq in [0, 3, 1_000_000] {
+        db.execute("UPDATE indexed SET seq = ?1", [seq]).unwrap();
+        assert!(matches!(verify(folder.path()), Err(LedgerError::Damaged { .. })), "{seq}");
+    }
+}
+
+#[test]
 fn any_changed_byte_of_any_table_is_found() {
     let folder = eventful();
     let path = folder.path().join("ledger.db");
