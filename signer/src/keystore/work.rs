@@ -26,8 +26,8 @@ use super::{
 pub(super) const STALL: Duration = Duration::from_secs(15);
 /// The time that a part may take on a slow token with everything else before it.
 const SLOWEST: Duration = Duration::from_secs(1);
-/// How often it is looked whether something hangs.
-const TICK: Duration = Duration::from_secs(1);
+/// How often within that time it is looked whether something hangs.
+const LOOKS: u32 = 15;
 /// The same when the keystore is being closed, which waits for it.
 const CLOSING_TICK: Duration = Duration::from_millis(5);
 /// Parts that may wait in a queue.
@@ -59,8 +59,8 @@ pub(super) struct Token<'a> {
 trait Work: Send + Sync {
     fn part(&self, index: usize, worker: &mut Worker<'_>);
 
-    /// Whether it has waited for the token for too long, given that nothing was finished for this long.
-    fn is_stalled(&self, nothing_finished: Duration) -> bool;
+    /// Whether it has waited for the token for too long, given what that is, and that nothing was finished for so long.
+    fn is_stalled(&self, stall: Duration, nothing_finished: Duration) -> bool;
 
     /// Says so to whoever waits. What is still being done no longer matters.
     fn give_up(&self);
@@ -70,13 +70,26 @@ trait Work: Send + Sync {
 type Outcome<T> = Result<Vec<T>, Fault>;
 
 /// What waits for a worker.
-#[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     filled: Condvar,
     finished: AtomicU64,
     under_way: Mutex<UnderWay>,
     begun: Condvar,
+    stall: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            filled: Condvar::new(),
+            finished: AtomicU64::new(0),
+            under_way: Mutex::default(),
+            begun: Condvar::new(),
+            stall: STALL,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -135,7 +148,7 @@ impl Queue {
             drop(waiting);
             return done(Err(Fault::Call { function: "queue".into(), reason: "too much is waiting".into(), kind: Failure::Contended }));
         }
-        let longest = STALL.saturating_add(SLOWEST.saturating_mul(u32::try_from(parts).unwrap_or(u32::MAX)));
+        let longest = self.stall.saturating_add(SLOWEST.saturating_mul(u32::try_from(parts).unwrap_or(u32::MAX)));
         let progress = Progress { results: (0..parts).map(|_| None).collect(), left: parts, done: Some(done) };
         let batch = Arc::new(Batch { run, repeat, connection, started: Instant::now(), longest, progress: Mutex::new(progress) });
         let work: Arc<dyn Work> = batch;
@@ -195,14 +208,14 @@ impl Queue {
                 (finished, since) = (self.finished.load(Ordering::Relaxed), Instant::now());
                 continue;
             }
-            let tick = if under_way.closed { CLOSING_TICK } else { TICK };
+            let tick = if under_way.closed { CLOSING_TICK } else { self.stall.checked_div(LOOKS).unwrap_or(CLOSING_TICK) };
             under_way = self.begun.wait_timeout(under_way, tick).unwrap_or_else(PoisonError::into_inner).0;
             let now_finished = self.finished.load(Ordering::Relaxed);
             if now_finished != finished {
                 (finished, since) = (now_finished, Instant::now());
             }
             let stalled: Vec<Arc<dyn Work>> =
-                under_way.work.iter().filter_map(Weak::upgrade).filter(|work| work.is_stalled(since.elapsed())).collect();
+                under_way.work.iter().filter_map(Weak::upgrade).filter(|work| work.is_stalled(self.stall, since.elapsed())).collect();
             if !stalled.is_empty() {
                 drop(under_way);
                 stalled.iter().for_each(|work| work.give_up());
@@ -262,10 +275,10 @@ where
         }
     }
 
-    fn is_stalled(&self, nothing_finished: Duration) -> bool {
+    fn is_stalled(&self, stall: Duration, nothing_finished: Duration) -> bool {
         // One call that hangs must not hold its batch for ever because others go on.
         let so_far = self.started.elapsed();
-        lock(&self.progress).done.is_some() && (so_far.min(nothing_finished) >= STALL || so_far > self.longest)
+        lock(&self.progress).done.is_some() && (so_far.min(nothing_finished) >= stall || so_far > self.longest)
     }
 
     fn give_up(&self) {
@@ -376,5 +389,57 @@ fn close_entered(open: Option<OpenSession>) {
         && let Err(error) = open.session.close()
     {
         log::debug!("C_CloseSession: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{sync::mpsc::channel, thread};
+
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection { generation: 1, slot: Slot::try_from(0_u64).unwrap() }
+    }
+
+    /// As of a token whose every call hangs: nobody takes anything from the queue.
+    fn queue() -> Arc<Queue> {
+        Arc::new(Queue { stall: Duration::from_millis(30), ..Queue::default() })
+    }
+
+    fn watching(queue: &Arc<Queue>) -> thread::JoinHandle<()> {
+        let queue = Arc::clone(queue);
+        thread::spawn(move || queue.watch())
+    }
+
+    #[test]
+    fn whoever_asked_a_token_that_hangs_is_told_so_once_and_the_keystore_can_be_closed() {
+        let (queue, (told, heard)) = (queue(), channel());
+        let watch = watching(&queue);
+        for parts in [1, 3] {
+            let told = told.clone();
+            queue.submit(connection(), parts, true, |_, _| Ok(()), move |outcome| told.send((parts, outcome)).unwrap());
+        }
+        let waited = queue.run(connection(), 1, true, |_, _| Ok(())).unwrap_err();
+        assert!(matches!(waited, Fault::Call { kind: Failure::Lost, .. }), "{waited:?}");
+        let mut told = [heard.recv().unwrap(), heard.recv().unwrap()];
+        told.sort_by_key(|(parts, _)| *parts);
+        assert!(matches!(told, [(1, Err(_)), (3, Err(_))]), "{told:?}");
+        queue.close();
+        // What still lies in the queue was answered, but is not gone; workers would take it now.
+        lock(&queue.waiting).parts.clear();
+        watch.join().unwrap();
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_comes_too_late_is_refused_and_nothing_takes_no_session() {
+        let (queue, (told, heard)) = (queue(), channel());
+        assert_eq!(queue.run(connection(), 0, true, |_, _| Ok(())).unwrap(), []);
+        queue.close();
+        queue.submit(connection(), 1, true, |_, _| Ok(()), move |outcome| told.send(outcome).unwrap());
+        assert!(heard.recv().unwrap().is_err());
+        watching(&queue).join().unwrap();
     }
 }
