@@ -152,7 +152,11 @@ impl Ledger {
 
 /// A copy of the ledger's file as a thief of the disk would make it, for [`restore`].
 fn snapshot(folder: &TempDir) -> Vec<(String, Vec<u8>)> {
-    let files = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap());
+    files_of(folder.path())
+}
+
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap());
     let ledger = files.filter(|f| f.file_name().to_string_lossy().starts_with("ledger.db"));
     ledger.map(|f| (f.file_name().into_string().unwrap(), std::fs::read(f.path()).unwrap())).collect()
 }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::*;
 
 const TOTAL: u64 = 10_000;
@@ -216,4 +218,82 @@ fn a_wallets_own_total_is_burnt_as_well() {
     drop(ledger);
     restore(&folder, &old);
     assert!(open().left(0, 0) <= 100);
+}
+
+/// The anchor's memory; at each write it notes what a power cut just before and just after would leave.
+#[derive(Clone)]
+struct Cut {
+    label: MemoryLabel,
+    folder: PathBuf,
+    moments: Arc<Mutex<Vec<Moment>>>,
+    answered: Arc<Mutex<(u64, u64)>>,
+}
+
+struct Moment {
+    labels: [Option<String>; 2],
+    files: Vec<(String, Vec<u8>)>,
+    /// Satoshi charged and commands applied, by the ledger's word.
+    answered: (u64, u64),
+}
+
+impl LabelStore for Cut {
+    fn read(&mut self) -> Result<Option<String>, AnchorError> {
+        self.label.read()
+    }
+
+    fn write(&mut self, label: &str) -> Result<(), AnchorError> {
+        let labels = [self.label.read()?, Some(label.into())];
+        self.moments.lock().unwrap().push(Moment { labels, files: files_of(&self.folder), answered: *self.answered.lock().unwrap() });
+        self.label.write(label)
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_write_of_the_anchor_is_no_alarm_and_forgets_nothing() {
+    let folder = folder();
+    let cut = Cut { label: MemoryLabel::default(), folder: folder.path().into(), moments: Arc::default(), answered: Arc::default() };
+    let open = || {
+        let rules = rules(limits(&[rate(1, 1_000, 5_000)], Some(TOTAL)));
+        Ledger::open(options(&folder, rules), Box::new(LabelAnchor::new(cut.clone()))).unwrap()
+    };
+    let charge = |ledger: &Ledger, n: u8, sat: u64| {
+        let charged = ledger.charge(plan(&[n], sat, 0), at(9_000_000)).unwrap();
+        cut.answered.lock().unwrap().0 += charged.increase_sat();
+    };
+    let order = |ledger: &Ledger, serial: u64| {
+        ledger.apply(command(serial, Action::AddTotal(Scope::Signer, 10)), at(9_000_000)).unwrap();
+        cut.answered.lock().unwrap().1 += 1;
+    };
+    let ledger = open();
+    charge(&ledger, 1, 1_000);
+    order(&ledger, 1);
+    charge(&ledger, 2, 50);
+    order(&ledger, 2);
+    ledger.stop(at(9_000_000)).unwrap();
+    // A start after a clean stop tells the anchor nothing.
+    let writes = cut.moments.lock().unwrap().len();
+    let ledger = open();
+    assert_eq!(cut.moments.lock().unwrap().len(), writes);
+    order(&ledger, 3);
+    drop(ledger);
+    let ledger = open();
+    charge(&ledger, 3, 500);
+    ledger.stop(at(9_000_000)).unwrap();
+
+    let moments = std::mem::take(&mut *cut.moments.lock().unwrap());
+    // The first start twice, charges that pass the bound or clear the mark, commands, stops.
+    assert_eq!(moments.len(), 10, "{:?}", moments.iter().map(|m| &m.labels).collect::<Vec<_>>());
+    for (n, moment) in moments.iter().enumerate() {
+        for (m, label) in moment.labels.iter().enumerate() {
+            restore(&folder, &moment.files);
+            cut.label.0.lock().unwrap().label.clone_from(label);
+            // Cut again right after the start that follows: it told the anchor what it had to.
+            for start in 0..3 {
+                let ledger = anchored(&folder, &cut.label).unwrap_or_else(|e| panic!("write {n}, {m}, start {start}: {e}"));
+                assert!(!ledger.is_stale(), "write {n}, {m}, start {start}");
+                let totals = ledger.totals();
+                assert!(totals.charged_sat >= moment.answered.0 && totals.commands >= moment.answered.1, "write {n}, {m}: {totals:?}");
+            }
+        }
+    }
 }
