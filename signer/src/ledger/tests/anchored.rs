@@ -28,6 +28,18 @@ fn after_a_clean_stop_nothing_is_burnt_and_the_buckets_keep_their_levels() {
 }
 
 #[test]
+fn a_clean_stop_gives_back_what_is_left_of_the_lease() {
+    let (folder, label) = (folder(), MemoryLabel::default());
+    let ledger = anchored(&folder, &label).unwrap();
+    charge(&ledger, 1, 1_000);
+    charge(&ledger, 2, 30);
+    ledger.stop(at(0)).unwrap();
+    let ledger = anchored(&folder, &label).unwrap();
+    assert!(ledger.anchor().contains("latest"), "{}", ledger.anchor());
+    assert_eq!(ledger.left(1, 0), TOTAL - 1_030);
+}
+
+#[test]
 fn a_crash_burns_at_most_a_lease_and_the_level_of_the_buckets() {
     let (folder, label) = (folder(), MemoryLabel::default());
     let mut spent = 0;

@@ -68,6 +68,10 @@ fn a_command_that_makes_no_sense_is_refused_and_its_serial_stays_unused() {
     }
     assert_eq!(ledger.head(), before);
     assert!(ledger.apply(command(1, Action::Freeze(Scope::Signer)), at(0)).is_ok());
+    // All the money there will ever be is a total like any other.
+    let all = postern_protocol::units::MAX_MONEY_SAT;
+    assert_eq!(refused(ledger.apply(command(2, Action::SetTotal(Scope::Signer, all + 1)), at(0))), RefusalCode::CommandMalformed);
+    assert!(ledger.apply(command(2, Action::SetTotal(Scope::Signer, all)), at(0)).is_ok());
 }
 
 #[test]

@@ -181,3 +181,33 @@ fn what_is_no_ledger_is_refused_with_its_name() {
     db.execute_batch("PRAGMA application_id = 0x5053544e; PRAGMA user_version = 99").unwrap();
     assert!(matches!(verify(folder.path()), Err(LedgerError::Schema { found: 99, .. })));
 }
+
+/// A start does not look at the rows of single charges. Who could write them could have a repeat for nothing, or a bump.
+#[test]
+fn a_changed_row_is_not_believed_when_it_is_used() {
+    let repeat = || plan(&[1], 1_000, 0);
+    let bump = || plan(&[1], 1_500, 1);
+    for (change, asked) in [
+        // As large as what is asked for; another charge of the same size.
+        ("UPDATE charges SET outflow_sat = 5000 WHERE charge = 3", repeat()),
+        ("UPDATE charges SET charge = 4 WHERE charge = 3", repeat()),
+        ("UPDATE charges SET charge = 1 WHERE charge = 3", repeat()),
+        ("UPDATE charges SET charge = 99 WHERE charge = 3", repeat()),
+        ("UPDATE families SET charge_sat = 9000 WHERE founder = 3", bump()),
+        ("UPDATE families SET leader = 4 WHERE founder = 3", bump()),
+        ("UPDATE families SET leader = 2 WHERE founder = 3", bump()),
+    ] {
+        let folder = folder();
+        let ledger = open(&folder, rules(Limits::default()));
+        ledger.charge(repeat(), at(0)).unwrap();
+        ledger.charge(plan(&[2], 1_000, 0), at(0)).unwrap();
+        ledger.stop(at(0)).unwrap();
+        let db = Connection::open(folder.path().join("ledger.db")).unwrap();
+        assert_eq!(db.execute(change, []).unwrap(), 1, "{change}");
+        drop(db);
+        let ledger = open(&folder, rules(Limits::default()));
+        assert_eq!(refused(ledger.charge(asked, at(0))), RefusalCode::LedgerUnavailable, "{change}");
+        // Others are charged as before.
+        assert_eq!(ledger.charge(plan(&[3], 700, 0), at(0)).unwrap().increase_sat(), 700, "{change}");
+    }
+}
