@@ -118,7 +118,7 @@ pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), Led
 /// The same for many entries: no more wait in memory than for a running ledger.
 pub(super) fn derive_in_file(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
     derive(db, seq, entry)?;
-    if seq % FOLD_AFTER == 0 { fold(db, seq) } else { Ok(()) }
+    if seq.is_multiple_of(FOLD_AFTER) { fold(db, seq) } else { Ok(()) }
 }
 
 /// The part of it that waits in memory.
