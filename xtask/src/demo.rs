@@ -37,6 +37,8 @@ pub(crate) fn run(arguments: &Demo) -> Result<()> {
         return story::tell(network, arguments.keep);
     }
     setup::run(&arguments.setup)?;
+    // Asked before the build, which may put another file of the same name in its place.
+    let this = env::current_exe()?;
     let programs = match &arguments.programs {
         Some(folder) => folder.clone(),
         None => {
@@ -48,7 +50,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<()> {
     let folder = TempRun::new("demo")?;
     let logs = cargo::target()?.join("demo-logs").join(std::process::id().to_string());
     let network = say::phase("a private Tor network of five relays, cut off from the world", || TorNetwork::start(&folder, Shape::SMALL))?;
-    let mut command = Command::new(env::current_exe()?);
+    let mut command = Command::new(this);
     command.arg("demo").arg("--inside").arg(network.private_network_file());
     if arguments.keep {
         command.arg("--keep");
