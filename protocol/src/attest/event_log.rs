@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{EVENT_LOG_MAX, PcrValues, Statement, pcr_meaning};
+use super::{EVENT_LOG_MAX, PcrValues, Statement, pcr_meaning, quote::Rest};
 
 /// Most events that are looked at; machines have about a hundred.
 const EVENTS_MAX: usize = 8_192;
@@ -64,43 +64,31 @@ pub struct EventLog {
     locality: u8,
 }
 
-struct Rest<'a>(&'a [u8]);
+/// Numbers in a log have their lowest byte first.
+fn u16(rest: &mut Rest<'_>) -> Option<u16> {
+    rest.array().map(u16::from_le_bytes)
+}
 
-impl<'a> Rest<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
+fn u32(rest: &mut Rest<'_>) -> Option<u32> {
+    rest.array().map(u32::from_le_bytes)
+}
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn sized(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.u32()?).ok()?;
-        self.take(length)
-    }
+/// Four bytes of length, and so many bytes.
+fn sized<'a>(rest: &mut Rest<'a>) -> Option<&'a [u8]> {
+    let length = usize::try_from(u32(rest)?).ok()?;
+    rest.take(length)
 }
 
 /// The banks of a log and the lengths of their digests, from its first event.
 fn banks(rest: &mut Rest<'_>) -> Option<Vec<(u16, usize)>> {
     rest.take(4 + 4 + 20)?; // PCR, kind and SHA-1 of an event that is not measured
-    let mut spec = Rest(rest.sized()?);
+    let mut spec = Rest(sized(rest)?);
     if spec.take(SPEC_ID.len())? != SPEC_ID {
         return None;
     }
     spec.take(4 + 4)?; // class, version, errata, size of a number
-    let count = spec.u32().filter(|count| *count <= BANKS_MAX)?;
-    (0..count).map(|_| Some((spec.u16()?, usize::from(spec.u16()?)))).collect()
+    let count = u32(&mut spec).filter(|count| *count <= BANKS_MAX)?;
+    (0..count).map(|_| Some((u16(&mut spec)?, usize::from(u16(&mut spec)?)))).collect()
 }
 
 impl EventLog {
@@ -157,18 +145,18 @@ impl EventLog {
 }
 
 fn event(rest: &mut Rest<'_>, banks: &[(u16, usize)]) -> Option<Event> {
-    let (pcr, kind) = (rest.u32()?, rest.u32()?);
-    let count = rest.u32().filter(|count| *count <= BANKS_MAX)?;
+    let (pcr, kind) = (u32(rest)?, u32(rest)?);
+    let count = u32(rest).filter(|count| *count <= BANKS_MAX)?;
     let mut digest = None;
     for _ in 0..count {
-        let bank = rest.u16()?;
+        let bank = u16(rest)?;
         let (_, length) = banks.iter().find(|(known, _)| *known == bank)?;
         let value = rest.take(*length)?;
         if bank == SHA256 {
             digest = Some(value.try_into().ok()?);
         }
     }
-    Some(Event { pcr, kind, digest: digest?, data: rest.sized()?.to_vec() })
+    Some(Event { pcr, kind, digest: digest?, data: sized(rest)?.to_vec() })
 }
 
 impl fmt::Display for Event {
