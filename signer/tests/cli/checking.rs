@@ -75,8 +75,8 @@ fn check_of_a_wrong_file_ends_with_1_the_line_and_a_hint() {
         error.contains("signer.toml:19:1: unknown key `descripter`; did you mean `descriptor`?\n    19 | descripter = \"\""),
         "{error}"
     );
-    // The daemon does not start with it either, and says the same.
-    let daemon = say(program("postern-signer").arg("run").arg("--config").arg(desk.config())).failed(1);
+    // The daemon does not start with it either, says the same, and that starting it again is of no use.
+    let daemon = say(program("postern-signer").arg("run").arg("--config").arg(desk.config())).failed(78);
     assert!(daemon.contains("did you mean `descriptor`?"), "{daemon}");
     let missing = say(program("postern").args(["wallet", "show", "--config", "/does/not/exist.toml"])).failed(1);
     assert!(missing.contains("/does/not/exist.toml: cannot be read"), "{missing}");

@@ -197,7 +197,7 @@ fn a_signer_booted_otherwise_does_not_start_and_says_which_pcr_changed() {
     desk.board.measure(11, 1);
     let mut command = Command::new(env!("CARGO_BIN_EXE_postern-signer"));
     let (code, _, err) = desk.run(command.arg("run").arg("--config").arg(desk.config()));
-    assert_eq!(code, 1, "{err}");
+    assert_eq!(code, 78, "{err}");
     assert!(err.contains("PCR 11 (kernel image) holds") && err.contains("postern wallet reseal"), "{err}");
 }
 
