@@ -13,7 +13,7 @@ use super::LedgerError;
 /// Held as long as the ledger is open; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    _file: File,
+    file: File,
 }
 
 impl LockFile {
@@ -27,7 +27,14 @@ impl LockFile {
         }
         // For whoever comes second. Only the lock counts: a full disk is no reason not to run.
         let _ = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting has a copy of the file until it becomes another program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
