@@ -11,7 +11,7 @@
 mod pool;
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,6 +35,9 @@ use crate::{
 
 /// A PSBT of up to this many bytes is analysed in some microseconds.
 const QUICK_MAX: usize = 16 * 1024;
+
+/// So many requests at most are charged and not answered yet; a stop waits for them, and for no others.
+pub(crate) const UNDER_WAY_MAX: usize = 128;
 
 /// A wallet with what it takes to spend from it.
 pub struct WalletRoom {
@@ -97,12 +100,19 @@ impl SigningRoom {
             Ok(plan) => {
                 let work = Work { signing: Arc::clone(self), lane: Arc::clone(lane), plan: Arc::new(plan), answer };
                 // The same request on another connection waits here, and finds the signatures when it is charged: nothing.
-                if let Some(work) = self.turns.take(work.plan.unsigned_txid(), work) {
-                    work.charge();
+                match self.turns.take(work.plan.unsigned_txid(), work) {
+                    Taken::Now(work) => work.charge(),
+                    Taken::Later => {}
+                    Taken::Never(work) => work.refuse_stopping(),
                 }
             }
             Err(refusal) => answer(Err(refusal)),
         }
+    }
+
+    /// Charges nothing more: what waits for its turn is refused, and so is whatever comes later. What is charged goes on.
+    pub(crate) fn stop(&self) {
+        self.turns.stop().into_iter().for_each(Work::refuse_stopping);
     }
 
     fn plan(&self, request: &SignRequest) -> Result<SpendPlan, Refusal> {
@@ -203,49 +213,92 @@ impl Work {
         (self.answer)(Ok(Signed { unsigned_txid, signatures }));
     }
 
+    fn refuse_stopping(self) {
+        let refusal = Refusal::new(RefusalCode::ShuttingDown, "the signer is stopping; nothing was charged, ask again when it runs");
+        (self.answer)(Err(refusal));
+    }
+
     fn refuse(self, turn: Turn, refusal: Refusal) {
         drop(turn);
         (self.answer)(Err(refusal));
     }
 }
 
-/// One at a time for each transaction, all transactions at once.
+/// One at a time for each transaction, and not more than [`UNDER_WAY_MAX`] at once.
 struct Turns<W> {
+    order: Mutex<Order<W>>,
+}
+
+struct Order<W> {
     /// Those whose turn it is, and who waits for each to end.
-    taken: Mutex<BTreeMap<Txid, VecDeque<W>>>,
+    taken: BTreeMap<Txid, VecDeque<W>>,
+    /// Who waits for any of them to end.
+    queue: VecDeque<(Txid, W)>,
+    stopping: bool,
+}
+
+/// What becomes of whoever asks for a turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken<W> {
+    Now(W),
+    /// It is kept until then.
+    Later,
+    /// There are no turns any more.
+    Never(W),
 }
 
 impl<W> Turns<W> {
     fn new() -> Self {
-        Self { taken: Mutex::new(BTreeMap::new()) }
+        Self { order: Mutex::new(Order { taken: BTreeMap::new(), queue: VecDeque::new(), stopping: false }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Txid, VecDeque<W>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Order<W>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the work back when its turn is now. Else it is kept until then.
-    fn take(&self, txid: Txid, work: W) -> Option<W> {
-        match self.lock().entry(txid) {
-            Entry::Vacant(free) => {
-                free.insert(VecDeque::new());
-                Some(work)
-            }
-            Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push_back(work);
-                None
+    fn take(&self, txid: Txid, work: W) -> Taken<W> {
+        let mut order = self.lock();
+        if order.stopping {
+            return Taken::Never(work);
+        }
+        let full = order.taken.len() >= UNDER_WAY_MAX;
+        match order.taken.get_mut(&txid) {
+            Some(waiting) => waiting.push_back(work),
+            None if full => order.queue.push_back((txid, work)),
+            None => {
+                order.taken.insert(txid, VecDeque::new());
+                return Taken::Now(work);
             }
         }
+        Taken::Later
     }
 
     /// A turn ends; the work whose turn is now.
-    fn next(&self, txid: Txid) -> Option<W> {
-        let mut taken = self.lock();
-        let next = taken.get_mut(&txid)?.pop_front();
-        if next.is_none() {
-            taken.remove(&txid);
+    fn next(&self, txid: Txid) -> Option<(Txid, W)> {
+        let mut order = self.lock();
+        if let Some(work) = order.taken.get_mut(&txid)?.pop_front() {
+            return Some((txid, work));
         }
-        next
+        order.taken.remove(&txid);
+        while let Some((txid, work)) = order.queue.pop_front() {
+            match order.taken.get_mut(&txid) {
+                // The same transaction was asked for twice while it waited.
+                Some(waiting) => waiting.push_back(work),
+                None => {
+                    order.taken.insert(txid, VecDeque::new());
+                    return Some((txid, work));
+                }
+            }
+        }
+        None
+    }
+
+    /// No more turns; whoever waited for one.
+    fn stop(&self) -> Vec<W> {
+        let mut order = self.lock();
+        order.stopping = true;
+        let same = order.taken.values_mut().flat_map(std::mem::take).collect::<Vec<_>>();
+        same.into_iter().chain(std::mem::take(&mut order.queue).into_iter().map(|(_, work)| work)).collect()
     }
 }
 
@@ -257,7 +310,7 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(next) = self.signing.turns.next(self.txid) {
+        if let Some((_, next)) = self.signing.turns.next(self.txid) {
             next.charge();
         }
     }
@@ -267,19 +320,42 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
+    fn txid(n: u8) -> Txid {
+        Txid::from_byte_array([n; 32])
+    }
+
     #[test]
     fn the_same_transaction_is_worked_on_by_one_at_a_time_and_others_do_not_wait() {
         let turns = Turns::new();
-        let (one, two) = (Txid::from_byte_array([1; 32]), Txid::from_byte_array([2; 32]));
-        assert_eq!(turns.take(one, 1), Some(1));
-        assert_eq!(turns.take(one, 2), None);
-        assert_eq!(turns.take(two, 3), Some(3));
-        assert_eq!(turns.take(one, 4), None);
-        assert_eq!(turns.next(one), Some(2), "in the order in which they came");
-        assert_eq!(turns.take(one, 5), None, "the second has its turn");
-        assert_eq!((turns.next(one), turns.next(one), turns.next(one)), (Some(4), Some(5), None));
+        let (one, two) = (txid(1), txid(2));
+        assert_eq!(turns.take(one, 1), Taken::Now(1));
+        assert_eq!(turns.take(one, 2), Taken::Later);
+        assert_eq!(turns.take(two, 3), Taken::Now(3));
+        assert_eq!(turns.take(one, 4), Taken::Later);
+        assert_eq!(turns.next(one), Some((one, 2)), "in the order in which they came");
+        assert_eq!(turns.take(one, 5), Taken::Later, "the second has its turn");
+        assert_eq!((turns.next(one), turns.next(one), turns.next(one)), (Some((one, 4)), Some((one, 5)), None));
         assert_eq!(turns.next(two), None);
-        assert!(turns.lock().is_empty());
-        assert_eq!(turns.take(one, 6), Some(6));
+        assert!(turns.lock().taken.is_empty());
+        assert_eq!(turns.take(one, 6), Taken::Now(6));
+    }
+
+    #[test]
+    fn no_more_are_charged_than_a_stop_can_wait_for_and_it_refuses_those_that_wait() {
+        let turns = Turns::new();
+        let many = u8::try_from(UNDER_WAY_MAX).unwrap();
+        (0..many).for_each(|n| assert_eq!(turns.take(txid(n), n), Taken::Now(n)));
+        // Two of one transaction, one of another, and one more of a transaction that has its turn.
+        for (n, work) in [(200, 200), (200, 201), (202, 202), (0, 203)] {
+            assert_eq!(turns.take(txid(n), work), Taken::Later);
+        }
+        assert_eq!(turns.next(txid(0)), Some((txid(0), 203)));
+        assert_eq!(turns.next(txid(0)), Some((txid(200), 200)));
+        assert_eq!(turns.next(txid(1)), Some((txid(202), 202)), "the same transaction waits for itself");
+        assert_eq!(turns.lock().taken.len(), UNDER_WAY_MAX);
+        assert_eq!(turns.take(txid(204), 204), Taken::Later);
+        assert_eq!(turns.stop(), [201, 204]);
+        assert_eq!(turns.take(txid(205), 205), Taken::Never(205));
+        assert_eq!(turns.next(txid(2)), None);
     }
 }

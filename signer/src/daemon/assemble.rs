@@ -24,7 +24,8 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Most addresses that a wallet without a configured pool hands out on a branch.
 const ADDRESSES_MAX_DEFAULT: u32 = 200_000;
 
-/// What the start reads from outside the sandbox: the tokens' libraries, PINs, the users' numbers, the firmware's event log. It has started no thread yet.
+/// What the start reads from outside the sandbox: the tokens' libraries, PINs, the users' numbers, the firmware's event log. It has
+/// started no thread yet.
 pub struct Outside {
     keystores: BTreeMap<String, LoadedKeystore>,
     roles: Roles,

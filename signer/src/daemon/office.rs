@@ -83,6 +83,10 @@ impl Office for SignerOffice {
         answer(outcome);
     }
 
+    fn stop(&self) {
+        self.signing.stop();
+    }
+
     fn refused(&self, refusal: &Refusal, about: &About<'_>) {
         self.refusals.note(refusal, about, wall_s());
     }

@@ -46,6 +46,8 @@ pub(crate) trait Office: Send + Sync + 'static {
     fn is_quick(&self, asked: &RequestBody) -> bool;
     /// Does what is asked, or says why not: with the refusal, in full. On the caller's thread, on `lane`, or wherever it ends.
     fn answer(&self, asked: Admitted, lane: &Arc<Lane>, answer: Answer);
+    /// Charges nothing from now on; what is charged is answered.
+    fn stop(&self);
     /// Called once for each refusal, before it is sent.
     fn refused(&self, refusal: &Refusal, about: &About<'_>);
 }
@@ -218,6 +220,7 @@ impl Server {
         let until = Instant::now().checked_add(shared.terms.farewell);
         let left = || until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         shared.stopping.store(true, Ordering::SeqCst);
+        shared.office.stop();
         let _ = rustix::net::shutdown(listener.as_fd(), rustix::net::Shutdown::Both);
         let mut in_order = accepting.join().is_ok();
         for connection in shared.connections().values() {

@@ -37,6 +37,7 @@ use crate::{
     keystore::{AccountKey, BoundKeys, Keystore, KeystoreError, WalletBinding},
     ledger::Ledger,
     policy::rules::{Limits, PolicyRules, SpendRules, WalletPolicy},
+    sign::UNDER_WAY_MAX,
     wallet::{KeyLocator, Wallet},
 };
 
@@ -295,14 +296,15 @@ fn a_stop_gives_out_what_was_charged_and_charges_nothing_more() {
     let mut client = house.client();
     house.keystore.set(|door| door.closed = true);
     let workers = Terms::default().signing_threads;
-    let charged = workers + 5;
-    for coin in 0..u32::try_from(charged).unwrap() {
+    // Five more than are charged before any of them is answered.
+    let charged = UNDER_WAY_MAX;
+    for coin in 0..u32::try_from(charged).unwrap() + 5 {
         client.send(sign(&house.payment(0, coin, 2_000))).unwrap();
     }
     house.keystore.wait_for_waiting(workers);
     // Too large to be analysed where they are read, and nobody is free to do it.
     for coin in 0..5 {
-        let mut psbt = Psbt::deserialize(&house.payment(0, 100 + coin, 2_000)).unwrap();
+        let mut psbt = Psbt::deserialize(&house.payment(0, 1_000 + coin, 2_000)).unwrap();
         psbt.unknown.insert(raw::Key { type_value: 0xfc, key: vec![] }, vec![0; 20_000]);
         client.send(sign(&psbt.serialize())).unwrap();
     }
@@ -316,9 +318,9 @@ fn a_stop_gives_out_what_was_charged_and_charges_nothing_more() {
     house.keystore.set(|door| door.closed = false);
     let replies: Vec<ReplyBody> = std::iter::from_fn(|| client.receive().ok().map(|reply| reply.body)).collect();
     stopping.join().unwrap().unwrap();
-    assert_eq!(replies.len(), charged + 5);
+    assert_eq!(replies.len(), charged + 10);
     let refusals = replies.into_iter().filter_map(|r| if let ReplyBody::Refused(refusal) = r { Some(refusal.code) } else { None });
-    assert_eq!(refusals.collect::<Vec<_>>(), [RefusalCode::ShuttingDown; 5]);
+    assert_eq!(refusals.collect::<Vec<_>>(), [RefusalCode::ShuttingDown; 10]);
     assert!(!house.socket().exists());
 
     let daemon = house.start();

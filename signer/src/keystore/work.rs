@@ -24,7 +24,7 @@ use super::{
 
 /// A batch gives up when no worker finishes anything for this long.
 pub(super) const STALL: Duration = Duration::from_secs(15);
-/// The time that a part may take on a slow token with everything else before it.
+/// The time that a part may take on a slow token.
 const SLOWEST: Duration = Duration::from_secs(1);
 /// How often within that time it is looked whether something hangs.
 const LOOKS: u32 = 15;
@@ -149,8 +149,8 @@ impl Queue {
             return done(Err(Fault::Call { function: "queue".into(), reason: "too much is waiting".into(), kind: Failure::Contended }));
         }
         let longest = self.stall.saturating_add(SLOWEST.saturating_mul(u32::try_from(parts).unwrap_or(u32::MAX)));
-        let progress = Progress { results: (0..parts).map(|_| None).collect(), left: parts, done: Some(done) };
-        let batch = Arc::new(Batch { run, repeat, connection, started: Instant::now(), longest, progress: Mutex::new(progress) });
+        let progress = Progress { results: (0..parts).map(|_| None).collect(), left: parts, taken: None, done: Some(done) };
+        let batch = Arc::new(Batch { run, repeat, connection, asked: Instant::now(), longest, progress: Mutex::new(progress) });
         let work: Arc<dyn Work> = batch;
         self.watch_over(&work);
         waiting.parts.extend((0..parts).map(|index| (Arc::clone(&work), index)));
@@ -230,7 +230,7 @@ struct Batch<T, F, D> {
     run: F,
     repeat: bool,
     connection: Connection,
-    started: Instant,
+    asked: Instant,
     longest: Duration,
     progress: Mutex<Progress<T, D>>,
 }
@@ -238,6 +238,8 @@ struct Batch<T, F, D> {
 struct Progress<T, D> {
     results: Vec<Option<T>>,
     left: usize,
+    /// When a worker took the first part.
+    taken: Option<Instant>,
     /// None once it was called.
     done: Option<D>,
 }
@@ -249,8 +251,12 @@ where
     D: FnOnce(Outcome<T>) + Send,
 {
     fn part(&self, index: usize, worker: &mut Worker<'_>) {
-        if lock(&self.progress).done.is_none() {
-            return;
+        {
+            let mut progress = lock(&self.progress);
+            if progress.done.is_none() {
+                return;
+            }
+            progress.taken.get_or_insert_with(Instant::now);
         }
         let result = worker.attempt(self.connection, self.repeat, |token| (self.run)(token, index));
         let mut progress = lock(&self.progress);
@@ -276,15 +282,17 @@ where
     }
 
     fn is_stalled(&self, stall: Duration, nothing_finished: Duration) -> bool {
-        // One call that hangs must not hold its batch for ever because others go on.
-        let so_far = self.started.elapsed();
-        lock(&self.progress).done.is_some() && (so_far.min(nothing_finished) >= stall || so_far > self.longest)
+        let progress = lock(&self.progress);
+        // One call that hangs must not hold its batch for ever because others go on. However long the queue was before it: a token
+        // that works it off does not hang.
+        let over = progress.taken.is_some_and(|taken| taken.elapsed() > self.longest);
+        progress.done.is_some() && (over || self.asked.elapsed().min(nothing_finished) >= stall)
     }
 
     fn give_up(&self) {
         let done = lock(&self.progress).done.take();
         if let Some(done) = done {
-            done(Err(Fault::lost(format!("the token has not answered for {} s", self.started.elapsed().as_secs()))));
+            done(Err(Fault::lost(format!("the token has not answered for {} s", self.asked.elapsed().as_secs()))));
         }
     }
 }
@@ -431,6 +439,23 @@ mod tests {
         lock(&queue.waiting).parts.clear();
         watch.join().unwrap();
         assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn whoever_waits_long_for_a_token_that_works_is_not_given_up() {
+        let hour = Duration::from_secs(3_600);
+        let long_ago = Instant::now().checked_sub(hour).unwrap();
+        let batch = |taken| {
+            let progress = Progress { results: vec![None::<()>], left: 1, taken, done: Some(|_: Outcome<()>| {}) };
+            let run = |_: &mut Token<'_>, _: usize| Ok(());
+            Batch { run, repeat: true, connection: connection(), asked: long_ago, longest: STALL, progress: Mutex::new(progress) }
+        };
+        // A queue of an hour stood before it, and is worked off.
+        assert!(!batch(None).is_stalled(STALL, Duration::ZERO));
+        assert!(!batch(Some(Instant::now())).is_stalled(STALL, Duration::ZERO));
+        // Nothing is worked off any more, or this one call hangs while others go on.
+        assert!(batch(None).is_stalled(STALL, STALL));
+        assert!(batch(Some(long_ago)).is_stalled(STALL, Duration::ZERO));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
     analysis::SpendPlan,
     anchor::Anchor,
     clock::Uptime,
+    lane::guarded,
     policy::{Authorized, Membership, PolicyState, decide, rules::PolicyRules},
 };
 
@@ -113,10 +114,10 @@ impl Writer {
     /// Decides and charges all that wait, with one sync, and answers.
     fn charge_all(&mut self, asked: Vec<Asked>) {
         match self.transact(&asked) {
-            Ok(outcomes) => asked.into_iter().zip(outcomes).for_each(|(asked, outcome)| asked.reply.give(outcome)),
+            Ok(outcomes) => asked.into_iter().zip(outcomes).for_each(|(asked, outcome)| guarded(|| asked.reply.give(outcome))),
             Err(error) => {
                 let refusal = self.failed(&error);
-                asked.into_iter().for_each(|asked| asked.reply.give(Err(refusal.clone())));
+                asked.into_iter().for_each(|asked| guarded(|| asked.reply.give(Err(refusal.clone()))));
             }
         }
     }

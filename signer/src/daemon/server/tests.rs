@@ -59,6 +59,7 @@ impl Office for Rules {
         };
         answer(outcome);
     }
+    fn stop(&self) {}
     fn refused(&self, refusal: &Refusal, about: &About<'_>) {
         let entry = (refusal.code, about.request, about.what, about.wallet.map(str::to_owned), refusal.message.is_some());
         self.refusals.lock().unwrap().push(entry);
