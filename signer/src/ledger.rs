@@ -13,6 +13,7 @@ mod guard;
 mod hold;
 mod inbox;
 mod lock_file;
+mod recent;
 mod state;
 mod store;
 mod tables;

@@ -191,8 +191,8 @@ impl ChargeEntry {
     }
 
     /// The 36 bytes of one of them.
-    pub(super) fn outpoint(&self, input: u32) -> Option<&[u8]> {
-        self.outpoints.chunks_exact(OUTPOINT_LEN).nth(usize::try_from(input).ok()?)
+    pub(super) fn outpoint(&self, input: u32) -> Option<[u8; OUTPOINT_LEN]> {
+        self.outpoints.as_chunks().0.get(usize::try_from(input).ok()?).copied()
     }
 }
 

@@ -107,7 +107,7 @@ impl Writer {
         for entry in entries {
             self.store.append(entry)?;
         }
-        self.store.commit(None)
+        self.store.commit_and_fold()
     }
 }
 

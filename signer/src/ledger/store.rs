@@ -9,10 +9,11 @@ use super::{
     Head, LedgerError,
     entry::{Entry, chain},
     lock_file::LockFile,
+    recent::Recent,
     state::State,
     tables::{self, sql},
     upgrade::{NEWEST, OLDEST, upgrade},
-    verify::{check_start, recover_recent},
+    verify::{beyond, check_start, recover},
 };
 
 /// Name of the file in the state folder.
@@ -52,8 +53,10 @@ pub(super) fn create(folder: &Path) -> Result<(), LedgerError> {
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", NEWEST)?;
     let mut state = State::default();
-    append(&transaction, NOTHING, &Entry::Created(identity), &mut state)?;
-    tables::store(&transaction, &state, None)?;
+    let entry = Entry::Created(identity);
+    let head = insert(&transaction, NOTHING, &entry)?;
+    state.apply(&entry);
+    tables::fold(&transaction, head.seq, &mut Recent::default(), &state)?;
     transaction.commit()?;
     db.close().map_err(|(_, e)| e)?;
     std::fs::rename(&draft, &path)?;
@@ -71,8 +74,8 @@ fn private(path: &Path) -> Result<(), LedgerError> {
 /// The head of an empty journal.
 pub(super) const NOTHING: Head = Head { seq: 0, hash: [0; 32] };
 
-/// Appends an entry and derives everything from it but the small state's rows.
-pub(super) fn append(db: &Connection, head: Head, entry: &Entry, state: &mut State) -> Result<Head, LedgerError> {
+/// Appends an entry to the journal, and nothing else.
+fn insert(db: &Connection, head: Head, entry: &Entry) -> Result<Head, LedgerError> {
     let seq = head.seq.saturating_add(1);
     let body = canonical::to_vec(entry);
     let hash = chain(seq, &head.hash, entry.kind(), &body);
@@ -83,8 +86,6 @@ pub(super) fn append(db: &Connection, head: Head, entry: &Entry, state: &mut Sta
         body,
         hash
     ])?;
-    tables::derive(db, seq, entry)?;
-    state.apply(entry);
     Ok(Head { seq, hash })
 }
 
@@ -139,6 +140,8 @@ pub(super) struct Store {
     pub(super) db: Connection,
     pub(super) head: Head,
     pub(super) state: State,
+    /// The rows that are not in the file's tables yet.
+    pub(super) recent: Recent,
     /// Up to here the tables in the file go.
     indexed: u64,
     _lock: LockFile,
@@ -151,16 +154,17 @@ impl Store {
             return Err(LedgerError::Missing(path));
         }
         let lock = LockFile::take(folder)?;
-        let (db, head, state, indexed) = connect(folder).map_err(LedgerError::name_damage)?;
+        let Opened { db, head, state, recent, indexed } = connect(folder).map_err(LedgerError::name_damage)?;
         check_start(&db, head, &state).map_err(LedgerError::name_damage)?;
-        Ok(Self { folder: folder.into(), db, head, state, indexed, _lock: lock })
+        Ok(Self { folder: folder.into(), db, head, state, recent, indexed, _lock: lock })
     }
 
     /// Throws the connection away and reads everything from the disk again.
     pub(super) fn reopen(&mut self) -> Result<(), LedgerError> {
         // Closed first: what it has begun is in the way of the next one.
         drop(std::mem::replace(&mut self.db, Connection::open_in_memory()?));
-        (self.db, self.head, self.state, self.indexed) = connect(&self.folder)?;
+        let Opened { db, head, state, recent, indexed } = connect(&self.folder)?;
+        (self.db, self.head, self.state, self.recent, self.indexed) = (db, head, state, recent, indexed);
         Ok(())
     }
 
@@ -170,22 +174,26 @@ impl Store {
     }
 
     pub(super) fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
-        self.head = append(&self.db, self.head, entry, &mut self.state)?;
+        self.head = insert(&self.db, self.head, entry)?;
+        tables::derive(&self.db, &mut self.recent, self.head.seq, entry)?;
+        self.state.apply(entry);
         Ok(())
     }
 
-    /// Writes the small state and syncs. On an error the caller calls [`Self::reopen`].
-    pub(super) fn commit(&mut self, wallets: Option<&std::collections::BTreeSet<String>>) -> Result<(), LedgerError> {
-        // What is no charge is rare.
-        let folds = wallets.is_none() || self.head.seq.saturating_sub(self.indexed) >= tables::FOLD_AFTER;
-        if folds {
-            tables::fold(&self.db, self.head.seq)?;
+    /// Writes what was appended, synced. On an error the caller calls [`Self::reopen`].
+    pub(super) fn commit(&mut self) -> Result<(), LedgerError> {
+        if self.head.seq.saturating_sub(self.indexed) >= tables::FOLD_AFTER {
+            return self.commit_and_fold();
         }
-        tables::store(&self.db, &self.state, wallets)?;
         self.db.prepare_cached("COMMIT")?.execute([])?;
-        if folds {
-            self.indexed = self.head.seq;
-        }
+        Ok(())
+    }
+
+    /// The same, with all that follows from the journal. For whatever is rare.
+    pub(super) fn commit_and_fold(&mut self) -> Result<(), LedgerError> {
+        tables::fold(&self.db, self.head.seq, &mut self.recent, &self.state)?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        self.indexed = self.head.seq;
         Ok(())
     }
 
@@ -199,7 +207,7 @@ impl Store {
     pub(super) fn commit_one(&mut self, entry: &Entry) -> Result<(), LedgerError> {
         self.begin()?;
         self.append(entry)?;
-        self.commit(None)
+        self.commit_and_fold()
     }
 }
 
@@ -214,7 +222,16 @@ fn fold_in(db: &Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn connect(folder: &Path) -> Result<(Connection, Head, State, u64), LedgerError> {
+/// What a process knows of its ledger.
+struct Opened {
+    db: Connection,
+    head: Head,
+    state: State,
+    recent: Recent,
+    indexed: u64,
+}
+
+fn connect(folder: &Path) -> Result<Opened, LedgerError> {
     let path = folder.join(FILE);
     let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -227,15 +244,17 @@ fn connect(folder: &Path) -> Result<(Connection, Head, State, u64), LedgerError>
     setting(&db, "cache_size", CACHE, CACHE)?;
     db.set_prepared_statement_cache_capacity(48);
     fold_in(&db)?;
-    tables::attach_recent(&db)?;
     if version != NEWEST {
         upgrade(&db, version)?;
     }
-    recover_recent(&db)?;
-    let indexed = tables::indexed(&db)?;
     let (seq, hash) =
         db.query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     let head = Head { seq: u64::try_from(seq).unwrap_or(0), hash };
-    let state = tables::load(&db)?;
-    Ok((db, head, state, indexed))
+    let indexed = tables::indexed(&db)?;
+    if indexed > head.seq {
+        return Err(beyond(indexed, head.seq));
+    }
+    let (mut state, mut recent) = (tables::load(&db)?, Recent::default());
+    recover(&db, indexed, &mut state, &mut recent)?;
+    Ok(Opened { db, head, state, recent, indexed })
 }

@@ -1,16 +1,15 @@
 //! The tables that are derived from the journal: charges, families, serials, and the small state. One place writes them, for the
 //! running signer and for `verify`.
 
-use std::collections::BTreeSet;
-
-use bitcoin::hashes::Hash as _;
+use bitcoin::{OutPoint, hashes::Hash as _};
 use minicbor::{Decode, Encode};
 use postern_protocol::{canonical, command::Rate};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     LedgerError,
-    entry::{ChargeEntry, Entry, FamilyEntry, to_bytes},
+    entry::{ChargeEntry, Entry, FamilyEntry, RebaseEntry, to_bytes},
+    recent::{ChargeRow, FamilyRow, Recent},
     state::State,
 };
 use crate::{
@@ -36,47 +35,25 @@ CREATE TABLE scopes (wallet TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOU
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 0), body BLOB NOT NULL) STRICT;
 ";
 
-/// Up to which entry the tables in the file go. Since format 3.
+/// Up to which entry everything but `journal` and `commands` goes.
 pub(super) const INDEXED_SCHEMA: &str = "
 CREATE TABLE indexed (id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL) STRICT;
 INSERT INTO indexed VALUES (0, 0);
 ";
 
-/// The rows of the last entries, in memory, of the connection that writes. Each is found by a hash, so in the file it would take a
-/// page of its own: they are written there many at a time.
-const RECENT: &str = "
-ATTACH ':memory:' AS recent;
-CREATE TABLE recent.charges (txid BLOB NOT NULL, wallet TEXT NOT NULL, charge INTEGER NOT NULL, outflow_sat INTEGER NOT NULL,
-    PRIMARY KEY (txid, wallet)) STRICT, WITHOUT ROWID;
-CREATE TABLE recent.families (outpoint BLOB NOT NULL, wallet TEXT NOT NULL, founder INTEGER NOT NULL, charge_sat INTEGER NOT NULL,
-    members INTEGER NOT NULL, leader INTEGER NOT NULL, PRIMARY KEY (outpoint, wallet, founder)) STRICT, WITHOUT ROWID;
-CREATE TABLE recent.signatures (charge INTEGER PRIMARY KEY, entry INTEGER NOT NULL) STRICT;
-";
-
-/// The tables whose rows wait in `recent`.
-const INDEXED: [&str; 3] = ["charges", "families", "signatures"];
-
-/// Entries whose rows may wait in memory. A start reads them again.
+/// Entries of which the journal alone may be in the file. A start reads them again.
 pub(super) const FOLD_AFTER: u64 = 1024;
-
-/// Sets up `recent`; before anything is derived.
-pub(super) fn attach_recent(db: &Connection) -> Result<(), LedgerError> {
-    db.execute_batch(RECENT)?;
-    Ok(())
-}
 
 /// Up to which entry the tables in the file go.
 pub(super) fn indexed(db: &Connection) -> Result<u64, LedgerError> {
-    Ok(number(db.query_row("SELECT seq FROM main.indexed", [], |row| row.get(0))?))
+    Ok(number(db.query_row("SELECT seq FROM indexed", [], |row| row.get(0))?))
 }
 
-/// Writes the rows that wait into the file's tables, which then go up to entry `seq`.
-pub(super) fn fold(db: &Connection, seq: u64) -> Result<(), LedgerError> {
-    for table in INDEXED {
-        db.prepare_cached(&format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM recent.{table}"))?.execute([])?;
-        db.prepare_cached(&format!("DELETE FROM recent.{table}"))?.execute([])?;
-    }
-    db.prepare_cached("UPDATE main.indexed SET seq = ?1")?.execute(params![sql(seq)])?;
+/// Writes all that follows from the journal's entries up to `seq`, which is the last of those that `recent` and `state` know.
+pub(super) fn fold(db: &Connection, seq: u64, recent: &mut Recent, state: &State) -> Result<(), LedgerError> {
+    recent.write(db)?;
+    store(db, state)?;
+    db.prepare_cached("UPDATE indexed SET seq = ?1")?.execute(params![sql(seq)])?;
     Ok(())
 }
 
@@ -99,136 +76,97 @@ fn number(sql: i64) -> u64 {
     u64::try_from(sql).unwrap_or(0)
 }
 
-/// Writes what an entry changes in the large tables.
-pub(super) fn derive(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
-    match entry {
-        Entry::Charged(_) | Entry::Signed(..) => derive_recent(db, seq, entry),
-        Entry::Commanded(serial, ..) => {
-            db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![serial.to_be_bytes(), sql(seq)])?;
-            Ok(())
-        }
-        Entry::Rebased(rebase) => {
-            db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![rebase.serial.to_be_bytes(), sql(seq)])?;
-            Ok(())
-        }
-        Entry::Created(_) | Entry::Started(_) | Entry::Stopped(_) | Entry::Locked(..) => Ok(()),
+/// What an entry changes in the large tables. A used serial is in the file at once.
+pub(super) fn derive(db: &Connection, recent: &mut Recent, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
+    if let Entry::Commanded(serial, ..) | Entry::Rebased(RebaseEntry { serial, .. }) = entry {
+        db.prepare_cached("INSERT INTO commands VALUES (?1, ?2)")?.execute(params![serial.to_be_bytes(), sql(seq)])?;
     }
+    recent.derive(db, seq, entry)
 }
 
 /// The same for many entries: no more wait in memory than for a running ledger.
-pub(super) fn derive_in_file(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
-    derive(db, seq, entry)?;
-    if seq.is_multiple_of(FOLD_AFTER) { fold(db, seq) } else { Ok(()) }
+pub(super) fn derive_in_file(db: &Connection, recent: &mut Recent, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
+    derive(db, recent, seq, entry)?;
+    if seq.is_multiple_of(FOLD_AFTER) { recent.write(db) } else { Ok(()) }
 }
 
-/// The part of it that waits in memory.
-pub(super) fn derive_recent(db: &Connection, seq: u64, entry: &Entry) -> Result<(), LedgerError> {
-    match entry {
-        Entry::Charged(charge) => derive_charge(db, seq, charge),
-        Entry::Signed(charge, _) => {
-            db.prepare_cached("INSERT INTO recent.signatures VALUES (?1, ?2)")?.execute(params![sql(*charge), sql(seq)])?;
-            Ok(())
+/// Who was charged for a transaction.
+fn charges(db: &Connection, recent: &Recent, txid: &[u8; 32]) -> Result<Vec<ChargeRow>, LedgerError> {
+    let mut found = recent.charges(txid).to_vec();
+    let mut statement = db.prepare_cached("SELECT wallet, charge, outflow_sat FROM charges WHERE txid = ?1")?;
+    let mut rows = statement.query(params![txid])?;
+    while let Some(row) = rows.next()? {
+        let row = ChargeRow { wallet: row.get(0)?, charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) };
+        if found.iter().all(|newer| newer.wallet != row.wallet) {
+            found.push(row);
         }
-        _ => Ok(()),
     }
+    Ok(found)
 }
 
-fn derive_charge(db: &Connection, seq: u64, charge: &ChargeEntry) -> Result<(), LedgerError> {
-    let damaged = |what: String| LedgerError::Damaged { seq, what };
-    db.prepare_cached("INSERT INTO recent.charges VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET charge = ?3, outflow_sat = ?4")?
-        .execute(params![charge.txid, charge.wallet, sql(seq), sql(charge.outflow_sat)])?;
-    let (FamilyEntry::Founds(input) | FamilyEntry::Joins(_, input)) = charge.family;
-    let outpoint = charge.outpoint(input).ok_or_else(|| damaged("its family's outpoint is not one of its inputs".into()))?;
-    let changed = match charge.family {
-        FamilyEntry::Founds(_) => db.prepare_cached("INSERT INTO recent.families VALUES (?1, ?2, ?3, ?4, 1, ?3)")?.execute(params![
-            outpoint,
-            charge.wallet,
-            sql(seq),
-            sql(charge.outflow_sat)
-        ])?,
-        FamilyEntry::Joins(founder, _) => {
-            db.prepare_cached(
-                "INSERT OR IGNORE INTO recent.families SELECT * FROM main.families WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3",
-            )?
-            .execute(params![outpoint, charge.wallet, sql(founder)])?;
-            db.prepare_cached(
-                "UPDATE recent.families
-                 SET members = members + 1, leader = iif(?4 > charge_sat, ?5, leader), charge_sat = max(charge_sat, ?4)
-                 WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3",
-            )?
-            .execute(params![outpoint, charge.wallet, sql(founder), sql(charge.outflow_sat), sql(seq)])?
-        }
-    };
-    if changed == 1 { Ok(()) } else { Err(damaged("it joins a family that there is not".into())) }
+/// The families of a wallet's outpoint, as the file knows them; the largest first.
+pub(super) fn families_in_file(db: &Connection, coin: &[u8], wallet: &str) -> Result<Vec<FamilyRow>, LedgerError> {
+    let mut statement = db.prepare_cached(
+        "SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2 ORDER BY charge_sat DESC, founder",
+    )?;
+    let mut rows = statement.query(params![coin, wallet])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(FamilyRow {
+            wallet: wallet.to_owned(),
+            founder: number(row.get(0)?),
+            charge_sat: number(row.get(1)?),
+            members: number(row.get(2)?),
+            leader: number(row.get(3)?),
+        });
+    }
+    Ok(found)
 }
 
 /// What the ledger knows of earlier transactions that spend what this one spends.
-pub(super) fn kin(db: &Connection, plan: &SpendPlan) -> Result<Kin, LedgerError> {
+pub(super) fn kin(db: &Connection, recent: &Recent, plan: &SpendPlan) -> Result<Kin, LedgerError> {
     let mut kin = Kin::default();
-    let mut seen: Vec<String> = Vec::new();
-    // What is in memory counts, where the file has a row of the same key.
-    for same in [
-        "SELECT wallet, charge, outflow_sat FROM recent.charges WHERE txid = ?1",
-        "SELECT wallet, charge, outflow_sat FROM main.charges WHERE txid = ?1",
-    ] {
-        let mut same = db.prepare_cached(same)?;
-        let mut rows = same.query(params![plan.unsigned_txid().to_byte_array()])?;
-        while let Some(row) = rows.next()? {
-            let wallet: String = row.get(0)?;
-            if seen.contains(&wallet) {
-                continue;
-            }
-            if wallet == plan.wallet() {
-                kin.repeat = Some(Repeat { charge: number(row.get(1)?), outflow_sat: number(row.get(2)?) });
-            } else {
-                kin.shared = true;
-            }
-            seen.push(wallet);
+    let txid = plan.unsigned_txid().to_byte_array();
+    for same in charges(db, recent, &txid)? {
+        if same.wallet == plan.wallet() {
+            kin.repeat = Some(Repeat { charge: same.charge, outflow_sat: same.outflow_sat });
+        } else {
+            kin.shared = true;
         }
     }
     if let Some(repeat) = &kin.repeat {
         let noted = charge(db, repeat.charge)?;
-        let same = noted.txid == plan.unsigned_txid().to_byte_array() && noted.wallet == plan.wallet();
+        let same = noted.txid == txid && noted.wallet == plan.wallet();
         believe(same && noted.outflow_sat == repeat.outflow_sat, repeat.charge)?;
     }
     if kin.repeat.is_some() || kin.shared {
         return Ok(kin);
     }
-    let mut found: Vec<(Family, u64)> = Vec::new();
-    for families in [
-        "SELECT founder, charge_sat, members, leader FROM recent.families WHERE outpoint = ?1 AND wallet = ?2
-         ORDER BY charge_sat DESC, founder",
-        "SELECT founder, charge_sat, members, leader FROM main.families m WHERE outpoint = ?1 AND wallet = ?2
-         AND NOT EXISTS (SELECT 1 FROM recent.families r WHERE r.outpoint = ?1 AND r.wallet = ?2 AND r.founder = m.founder)
-         ORDER BY charge_sat DESC, founder",
-    ] {
-        let mut families = db.prepare_cached(families)?;
-        for input in plan.inputs() {
-            let mut rows = families.query(params![to_bytes(&input.outpoint), plan.wallet()])?;
-            for _ in 0..FAMILIES_MAX {
-                let Some(row) = rows.next()? else { break };
-                let family = Family {
-                    founder: number(row.get(0)?),
-                    outpoint: input.outpoint,
-                    charge_sat: number(row.get(1)?),
-                    members: number(row.get(2)?),
-                    leader_spends: Vec::new(),
-                };
-                found.push((family, number(row.get(3)?)));
-            }
-        }
+    let mut found: Vec<(OutPoint, FamilyRow)> = Vec::new();
+    for input in plan.inputs() {
+        let coin = to_bytes(&input.outpoint);
+        let newer: Vec<&FamilyRow> = recent.families(&coin).iter().filter(|family| family.wallet == plan.wallet()).collect();
+        let older = families_in_file(db, &coin, plan.wallet())?.into_iter();
+        let older = older.filter(|family| newer.iter().all(|n| n.founder != family.founder)).take(FAMILIES_MAX);
+        found.extend(older.map(|family| (input.outpoint, family)));
+        found.extend(newer.into_iter().map(|family| (input.outpoint, family.clone())));
     }
     // Alike wherever the rows are: the largest first, then in the order of the inputs, then the oldest.
-    let place = |family: &Family| plan.inputs().iter().position(|input| input.outpoint == family.outpoint);
-    found.sort_by_cached_key(|(family, _)| (std::cmp::Reverse(family.charge_sat), place(family), family.founder));
+    let place = |coin: &OutPoint| plan.inputs().iter().position(|input| input.outpoint == *coin);
+    found.sort_by_cached_key(|(coin, family)| (std::cmp::Reverse(family.charge_sat), place(coin), family.founder));
     found.truncate(FAMILIES_MAX);
-    for (mut family, leader) in found {
-        let noted = charge(db, leader)?;
+    for (coin, row) in found {
+        let noted = charge(db, row.leader)?;
         let (FamilyEntry::Founds(input) | FamilyEntry::Joins(_, input)) = noted.family;
-        let same = noted.wallet == plan.wallet() && noted.outpoint(input) == Some(&to_bytes(&family.outpoint)[..]);
-        believe(same && noted.outflow_sat == family.charge_sat, leader)?;
-        family.leader_spends = noted.outpoints().collect();
-        kin.families.push(family);
+        let same = noted.wallet == plan.wallet() && noted.outpoint(input) == Some(to_bytes(&coin));
+        believe(same && noted.outflow_sat == row.charge_sat, row.leader)?;
+        kin.families.push(Family {
+            founder: row.founder,
+            outpoint: coin,
+            charge_sat: row.charge_sat,
+            members: row.members,
+            leader_spends: noted.outpoints().collect(),
+        });
     }
     Ok(kin)
 }
@@ -260,13 +198,12 @@ pub(super) fn decode(seq: u64, body: &[u8]) -> Result<Entry, LedgerError> {
 }
 
 /// The number of the entry that holds a charge's signatures.
-pub(super) fn signatures(db: &Connection, charge: u64) -> Result<Option<u64>, LedgerError> {
-    for table in ["SELECT entry FROM recent.signatures WHERE charge = ?1", "SELECT entry FROM main.signatures WHERE charge = ?1"] {
-        if let Some(entry) = db.prepare_cached(table)?.query_row(params![sql(charge)], |row| row.get(0)).optional()? {
-            return Ok(Some(number(entry)));
-        }
+pub(super) fn signatures(db: &Connection, recent: &Recent, charge: u64) -> Result<Option<u64>, LedgerError> {
+    if let Some(entry) = recent.signatures(charge) {
+        return Ok(Some(entry));
     }
-    Ok(None)
+    let mut statement = db.prepare_cached("SELECT entry FROM signatures WHERE charge = ?1")?;
+    Ok(statement.query_row(params![sql(charge)], |row| row.get(0)).optional()?.map(number))
 }
 
 /// Whether a command's serial was used.
@@ -275,12 +212,12 @@ pub(super) fn is_used(db: &Connection, serial: u64) -> Result<bool, LedgerError>
     Ok(statement.exists(params![serial.to_be_bytes()])?)
 }
 
-/// Writes the small state: the signer's row, and those of `wallets` (None: of all).
-pub(super) fn store(db: &Connection, state: &State, wallets: Option<&BTreeSet<String>>) -> Result<(), LedgerError> {
+/// Writes the small state: the signer's row, and those of all wallets.
+pub(super) fn store(db: &Connection, state: &State) -> Result<(), LedgerError> {
     let mut insert = db.prepare_cached("INSERT OR REPLACE INTO scopes VALUES (?1, ?2)")?;
     // A wallet cannot be named "": configuration refuses it.
     insert.execute(params!["", canonical::to_vec(&ScopeRow::new(&state.scopes.signer, Vec::new()))])?;
-    for (name, held) in state.scopes.wallets.iter().filter(|(name, _)| wallets.is_none_or(|w| w.contains(*name))) {
+    for (name, held) in &state.scopes.wallets {
         let used = state.last_used.get(name).into_iter().flatten().map(|(branch, index)| (*branch, *index)).collect();
         insert.execute(params![name, canonical::to_vec(&ScopeRow::new(held, used))])?;
     }
@@ -288,7 +225,7 @@ pub(super) fn store(db: &Connection, state: &State, wallets: Option<&BTreeSet<St
     Ok(())
 }
 
-/// Reads the small state.
+/// Reads the small state, as it was at the entry that [`indexed`] names.
 pub(super) fn load(db: &Connection) -> Result<State, LedgerError> {
     let damaged = |e: canonical::CanonicalError| LedgerError::Damaged { seq: 0, what: format!("the stored state: {e}") };
     let body: Vec<u8> = db.query_row("SELECT body FROM state", [], |row| row.get(0))?;

@@ -8,6 +8,7 @@ use rusqlite::{Connection, types::Value};
 use super::{
     Head, LedgerError,
     entry::{Entry, Hash, RebaseEntry, chain},
+    recent::Recent,
     state::{State, Totals},
     store::{self, NOTHING},
     tables,
@@ -54,27 +55,22 @@ pub(super) fn check(db: &Connection) -> Result<Report, LedgerError> {
     again.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;")?;
     again.execute_batch(tables::SCHEMA)?;
     again.execute_batch(tables::INDEXED_SCHEMA)?;
-    tables::attach_recent(&again)?;
     again.execute_batch("BEGIN")?;
-    let mut state = State::default();
+    let (mut state, mut recent) = (State::default(), Recent::default());
     // What the signer had not written yet is not in the tables here either.
     let indexed = tables::indexed(db)?;
     let head = follow(db, |seq, entry| {
-        if seq < indexed {
-            tables::derive_in_file(&again, seq, entry)?;
-        } else {
-            tables::derive(&again, seq, entry)?;
-        }
-        if seq == indexed {
-            tables::fold(&again, seq)?;
-        }
         state.apply(entry);
-        Ok(())
+        if seq < indexed {
+            tables::derive_in_file(&again, &mut recent, seq, entry)
+        } else {
+            tables::derive(&again, &mut recent, seq, entry)?;
+            if seq == indexed { tables::fold(&again, seq, &mut recent, &state) } else { Ok(()) }
+        }
     })?;
     if indexed > head.seq {
-        return Err(LedgerError::Damaged { seq: head.seq, what: format!("the tables go up to entry {indexed}, and this is the last") });
+        return Err(beyond(indexed, head.seq));
     }
-    tables::store(&again, &state, None)?;
     for (table, query) in tables::DERIVED {
         compare(db, &again, table, query, head.seq)?;
     }
@@ -144,10 +140,17 @@ struct Row {
     hash: Hash,
 }
 
-/// Reads again what waits in memory while a ledger is open: the rows of the entries after the last that is in the tables.
-pub(super) fn recover_recent(db: &Connection) -> Result<(), LedgerError> {
-    let after = tables::indexed(db)?.saturating_add(1);
-    walk(db, after, |row| tables::derive_recent(db, row.seq, &row.entry).map(|()| true))
+/// Reads again what waits in memory while a ledger is open: what follows from the entries after `indexed`.
+pub(super) fn recover(db: &Connection, indexed: u64, state: &mut State, recent: &mut Recent) -> Result<(), LedgerError> {
+    walk(db, indexed.saturating_add(1), |row| {
+        state.apply(&row.entry);
+        recent.derive(db, row.seq, &row.entry).map(|()| true)
+    })
+}
+
+/// Tables that know of more than the journal.
+pub(super) fn beyond(indexed: u64, last: u64) -> LedgerError {
+    LedgerError::Damaged { seq: last, what: format!("the tables go up to entry {indexed}, and this is the last") }
 }
 
 fn walk(db: &Connection, from: u64, mut each: impl FnMut(Row) -> Result<bool, LedgerError>) -> Result<(), LedgerError> {

@@ -128,7 +128,7 @@ impl Writer {
         let mut touched = BTreeSet::new();
         self.store.begin()?;
         for (charge, signatures) in self.inbox.take_records() {
-            if tables::signatures(&self.store.db, charge)?.is_none() {
+            if tables::signatures(&self.store.db, &self.store.recent, charge)?.is_none() {
                 self.store.append(&Entry::Signed(charge, signatures))?;
             }
         }
@@ -147,7 +147,7 @@ impl Writer {
         if !touched.is_empty() {
             self.guard.before_charge(&self.store.state)?;
         }
-        self.store.commit(Some(&touched))?;
+        self.store.commit()?;
         self.publish(&touched);
         Ok(outcomes)
     }
@@ -158,7 +158,7 @@ impl Writer {
         if let Some(hold) = self.guard.hold() {
             return Ok(Err(hold.refusal()));
         }
-        let kin = tables::kin(&self.store.db, plan)?;
+        let kin = tables::kin(&self.store.db, &self.store.recent, plan)?;
         let state = PolicyState { rules: &self.rules, scopes: &self.store.state.scopes, kin: &kin };
         let authorized = match decide(&state, plan, now) {
             Ok(authorized) => authorized,
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     fn signatures(&self, charge: u64) -> Result<Option<Vec<InputSignature>>, LedgerError> {
-        let Some(seq) = tables::signatures(&self.store.db, charge)? else { return Ok(None) };
+        let Some(seq) = tables::signatures(&self.store.db, &self.store.recent, charge)? else { return Ok(None) };
         match tables::entry(&self.store.db, seq)? {
             Some(Entry::Signed(of, signatures)) if of == charge => Ok(Some(signatures)),
             _ => Err(LedgerError::Damaged { seq, what: format!("it should be the signatures of charge {charge}") }),

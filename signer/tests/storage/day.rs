@@ -25,6 +25,8 @@ use crate::{
 };
 
 pub(crate) const REQUESTS: usize = 200;
+/// Charges of a day whose entries, with those of two signatures for every three, are more than may wait in memory.
+const BUSY: u64 = 630;
 /// After this request the process is killed. After another 20 it is stopped and started, and then it runs until its log is folded in.
 const KILLED: usize = 19;
 pub(crate) const TOTAL_SAT: u64 = 1_000_000;
@@ -168,12 +170,7 @@ pub(crate) fn new_ledger(folder: &Path) -> Files {
 
 /// Runs the day.
 pub(crate) fn run(folder: &Path) -> Day {
-    let start = new_ledger(folder);
-    let mounted = Arc::new(Mounted::at(folder, Disk::with(&start)));
-    let notes = Notes::of(&mounted);
-    let label = Label::noting(None, &notes);
-    let mut signer = Signer { folder, mounted, notes, label, maker: Plans::new(), plans: vec![], charged: vec![], ledger: None, at_ms: 0 };
-    signer.start();
+    let (start, mut signer) = Signer::new(folder);
     for n in 0..REQUESTS {
         signer.request(n);
         match n {
@@ -189,9 +186,17 @@ pub(crate) fn run(folder: &Path) -> Day {
         }
     }
     signer.stop();
-    // Whoever was killed still holds it.
-    let (log, notes) = signer.notes.finish();
-    Day { start, log, notes, plans: signer.plans }
+    signer.end_of_day(start)
+}
+
+/// A day on which so much is charged that the ledger writes what waited in memory, and nothing else happens.
+pub(crate) fn run_busy(folder: &Path) -> Day {
+    let (start, mut signer) = Signer::new(folder);
+    for coin in 0..BUSY {
+        signer.at_ms += 10_000;
+        signer.charge(usize::try_from(coin).unwrap(), coin, 1_000, 0);
+    }
+    signer.end_of_day(start)
 }
 
 struct Signer<'a> {
@@ -207,7 +212,25 @@ struct Signer<'a> {
     at_ms: u64,
 }
 
-impl Signer<'_> {
+impl<'a> Signer<'a> {
+    /// One that runs, and the disk that it began with.
+    fn new(folder: &'a Path) -> (Files, Self) {
+        let start = new_ledger(folder);
+        let mounted = Arc::new(Mounted::at(folder, Disk::with(&start)));
+        let notes = Notes::of(&mounted);
+        let label = Label::noting(None, &notes);
+        let mut signer =
+            Self { folder, mounted, notes, label, maker: Plans::new(), plans: vec![], charged: vec![], ledger: None, at_ms: 0 };
+        signer.start();
+        (start, signer)
+    }
+
+    fn end_of_day(self, start: Files) -> Day {
+        // Whoever was killed still holds it.
+        let (log, notes) = self.notes.finish();
+        Day { start, log, notes, plans: self.plans }
+    }
+
     fn start(&mut self) {
         // Long enough for what starts empty to hold something.
         self.at_ms = 600_000;

@@ -20,7 +20,7 @@ use postern_signer::{
 use tempfile::TempDir;
 
 use crate::{
-    day::{Facts, Label, TOTAL_SAT, options, run},
+    day::{Facts, Label, TOTAL_SAT, options, run, run_busy},
     disk::{Disk, Files, Left, Op, Platter},
     plans::{HOT, Plans, command, signature},
     vfs::Mounted,
@@ -96,6 +96,31 @@ fn cut(half: u64) {
         started.elapsed()
     );
     assert!(states >= cuts && cuts > 500);
+}
+
+#[test]
+fn a_power_cut_while_what_waited_in_memory_is_written_loses_no_charge() {
+    let folder = folder();
+    let day = run_busy(folder.path());
+    let court = Court { folder: folder.path(), plans: &day.plans, maker: Plans::new() };
+    // Between two syncs of a busy day nothing else writes as much.
+    let syncs: Vec<usize> = (0..day.log.len()).filter(|n| matches!(day.log[*n], Op::Sync { .. })).collect();
+    let (from, to) = syncs.iter().zip(&syncs[1..]).map(|(a, b)| (*a, *b)).max_by_key(|(a, b)| b - a).unwrap();
+    assert!(to - from > 40, "{} calls", to - from);
+    let (mut platter, mut facts, mut states) = (Platter::with(&day.start), Facts::default(), 0);
+    for (n, op) in day.log.iter().enumerate() {
+        if (from..to + 10).contains(&n) && (n % 2 == 0 || n.abs_diff(to) < 4) {
+            let left = if n % 3 == 0 { Left::All } else { Left::Sectors(u64::try_from(n).unwrap()) };
+            court.examine(platter.cut(left), &facts, n % 16 == 0, &format!("cut before call {n}, left {left:?}"));
+            states += 1;
+        }
+        platter.play(op);
+        if let Op::Note(note) = op {
+            facts.learn(&day.notes[*note]);
+        }
+    }
+    println!("{} calls at once, {states} states restarted from", to - from);
+    court.examine(platter.cut(Left::Synced), &facts, true, "at the end");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Of so many first cuts one is followed by second ones, and of so many calls that follow one is a place for these: another one each time.
-const EACH: (u64, u64) = (67, 3);
+const EACH: (u64, u64) = (43, 3);
 
 #[test]
 fn a_second_power_cut_while_the_signer_recovers_from_the_first_loses_no_charge_no_serial_and_no_signer() {

@@ -28,6 +28,9 @@ const V2_ANCHOR: &str = "postern1:b02d0d8dd24d40d0b6fc4c1ed8464eb9:21105:9:c6b3d
 const V3: &str = include_str!("fixtures/v3.sql");
 const V3_ANCHOR: &str = "postern1:259008d98feb1b277fa76e01fd20ada3:12001:0:-:58fd4a0c";
 
+const V4: &str = include_str!("fixtures/v4.sql");
+const V4_ANCHOR: &str = "postern1:46ef564d951927ec086cbf497304d220:12001:0:-:117b3008";
+
 fn write(folder: &Path, sql: &str) -> Connection {
     let db = Connection::open(folder.join("ledger.db")).unwrap();
     db.execute_batch(sql).unwrap();
@@ -104,20 +107,24 @@ fn a_ledger_of_format_2_is_brought_up_to_date_and_forgets_nothing() {
 }
 
 #[test]
-fn a_ledger_of_format_3_whose_last_rows_are_missing_is_opened_and_forgets_nothing() {
-    let folder = folder();
-    drop(write(folder.path(), V3));
-    let label = Label::holding(Some(V3_ANCHOR.into()));
-    let ledger = Ledger::open(options(folder.path()), label.anchor()).unwrap();
-    let plans = Plans::new();
-    let now = Uptime::from_millis(36_000_000);
-    for (coin, outflow_sat, salt, kept) in [(0, 1_000, 0, true), (6, 900, 0, false), (7, 901, 0, true), (6, 950, 1, false)] {
-        let charged = ledger.charge(plans.plan(coin, outflow_sat, salt), now).unwrap();
-        assert!(charged.is_repeat() && charged.signatures().is_some() == kept, "coin {coin}");
+fn a_ledger_of_format_3_or_4_whose_last_rows_are_missing_is_opened_and_forgets_nothing() {
+    for (sql, anchor) in [(V3, V3_ANCHOR), (V4, V4_ANCHOR)] {
+        let folder = folder();
+        drop(write(folder.path(), sql));
+        let label = Label::holding(Some(anchor.into()));
+        let ledger = Ledger::open(options(folder.path()), label.anchor()).unwrap();
+        let plans = Plans::new();
+        let now = Uptime::from_millis(36_000_000);
+        // Charged before the crash, and what the anchor had leased beyond that.
+        assert_eq!((ledger.totals().charged_sat, ledger.totals().transactions), (12_001, 5));
+        for (coin, outflow_sat, salt, kept) in [(0, 1_000, 0, true), (6, 900, 0, false), (7, 901, 0, true), (6, 950, 1, false)] {
+            let charged = ledger.charge(plans.plan(coin, outflow_sat, salt), now).unwrap();
+            assert!(charged.is_repeat() && charged.signatures().is_some() == kept, "coin {coin}");
+        }
+        assert_eq!(ledger.charge(plans.plan(6, 960, 2), now).unwrap().increase_sat(), 10);
+        ledger.stop(now).unwrap();
+        verify(folder.path()).unwrap();
     }
-    assert_eq!(ledger.charge(plans.plan(6, 960, 2), now).unwrap().increase_sat(), 10);
-    ledger.stop(now).unwrap();
-    verify(folder.path()).unwrap();
 }
 
 #[test]
@@ -132,7 +139,7 @@ fn the_newest_fixture_is_of_the_format_that_is_written() {
     };
     let written = Connection::open(folder.path().join("ledger.db")).unwrap();
     let kept = crate::power::folder();
-    let kept = write(kept.path(), V3);
+    let kept = write(kept.path(), V4);
     assert_eq!(format(&written), format(&kept), "add a fixture of the new format");
     assert_eq!(schema(&written), schema(&kept), "the tables changed, and the format did not");
 }
@@ -154,7 +161,7 @@ fn a_damaged_ledger_of_an_older_format_is_not_made_to_look_sound() {
 fn a_ledger_of_a_newer_program_is_refused_and_left_alone() {
     let folder = folder();
     let db = write(folder.path(), V1);
-    for version in [4, 99, 0, -1] {
+    for version in [5, 99, 0, -1] {
         db.pragma_update(None, "user_version", version).unwrap();
         let error = Ledger::open(options(folder.path()), Label::holding(None).anchor()).unwrap_err();
         assert!(matches!(error, LedgerError::Schema { found, .. } if found == version), "{error}");
