@@ -48,6 +48,7 @@ pub(super) fn node(key: &NodeKeys, all: &[NodeKeys], folder: &Path) -> String {
         address = key.address(),
     );
     if key.v3ident.is_some() {
+        // A relay that has carried nothing yet is not slow: without the guarantee it lacks the flag for a minute once others have.
         // Times of day and of descriptors' life scale with the interval: an onion service's day has 24 of them.
         let _ = write!(
             text,
@@ -55,7 +56,7 @@ pub(super) fn node(key: &NodeKeys, all: &[NodeKeys], folder: &Path) -> String {
              V3AuthVotingInterval {INTERVAL_S}\nV3AuthVoteDelay 2\nV3AuthDistDelay 2\nV3AuthNIntervalsValid 6\n\
              TestingV3AuthInitialVotingInterval 5\nTestingV3AuthInitialVoteDelay 2\nTestingV3AuthInitialDistDelay 2\n\
              TestingMinExitFlagThreshold 0\nTestingDirAuthVoteExit *\nTestingDirAuthVoteGuard *\nTestingDirAuthVoteHSDir *\n\
-             AuthDirVoteStableGuaranteeMinUptime 1 second\nAuthDirVoteStableGuaranteeMTBF 1 second\n\
+             AuthDirVoteStableGuaranteeMinUptime 1 second\nAuthDirVoteStableGuaranteeMTBF 1 second\nAuthDirFastGuarantee 1 byte\n\
              ConsensusParams hsdir_interval={}\n",
             key.address(),
             key.dir_port(),
