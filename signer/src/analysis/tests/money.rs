@@ -1,10 +1,11 @@
 //! What is charged is what leaves, and no lie about an amount is signed.
 
 use bitcoin::{Amount, Psbt, hashes::Hash as _, sighash::SighashCache};
-use postern_protocol::refusal::RefusalCode::{AmountConflict, FeeRate, FeeTooLow, PrevtxMismatch, PrevtxMissing};
+use postern_protocol::refusal::RefusalCode::{AmountConflict, FeeAbsolute, FeeRate, FeeShare, FeeTooLow, PrevtxMismatch, PrevtxMissing};
 use proptest::prelude::*;
 
 use super::site::{COIN_SAT, Out, Site, Spend, change, receive, somebody};
+use crate::policy::rules::FeeCaps;
 
 /// BIP 143 commits a signature to its own input's amount only. So an attacker asks twice for the same transaction: once with
 /// the truth about input 0 and a lie about input 1, once the other way round. Each request shows a small fee; put
@@ -69,8 +70,23 @@ fn the_fee_rate_on_the_chain_is_never_over_the_cap() {
             let signed = site.finish(&psbt, &site.analyze(&psbt).unwrap());
             let vsize = signed.vsize() as u64;
             assert!(low * 1_000 <= max * vsize, "{descriptor}: {low} sat for {vsize} vB is over {max} sat/kvB");
+            // A rate of whole satoshi is reached exactly: the cap itself passes.
+            assert!(max % 1_000 != 0 || (low * 1_000).is_multiple_of(max), "{descriptor}: {low} sat is under {max} sat/kvB");
             assert!(low * 1_000 >= max * (vsize - 2) - 1_000, "{descriptor}: {low} sat for {vsize} vB could be nearer to {max} sat/kvB");
         }
+    }
+}
+
+#[test]
+fn a_fee_at_its_cap_passes_and_a_satoshi_more_does_not() {
+    let caps: [(fn(&mut FeeCaps), _); 2] =
+        [(|fee| fee.max_sat = Some(800), FeeAbsolute), (|fee| fee.max_share_ppm = Some(1_000), FeeShare)];
+    for (cap, code) in caps {
+        let site = Site::hot().rules(|r| cap(&mut r.fee));
+        let with_fee =
+            |sat: u64| site.analyze(&site.psbt(&Spend::one(vec![Out::Pay(somebody(), 800_000), Out::Own(change(0), 200_000 - sat)])));
+        assert_eq!(with_fee(800).unwrap().fee_sat(), 800, "{code}");
+        assert_eq!(with_fee(801).unwrap_err().code, code);
     }
 }
 
