@@ -5,6 +5,7 @@ pub mod error;
 mod handlers;
 mod listen;
 pub mod types;
+pub mod wish;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,6 +5,9 @@
 mod psbt;
 pub mod structured;
 pub mod wallets;
+#[path = "../../coordinator/src/api/wish.rs"]
+#[allow(dead_code, reason = "what only the coordinator uses")]
+pub mod wish;
 mod words;
 
 /// A target: its name and what runs it.
@@ -19,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("command", words::command),
     ("heartbeat", words::heartbeat),
     ("bodies", words::bodies),
+    ("wishes", words::wishes),
     ("entry", words::entry),
     ("ledger", words::ledger),
 ];

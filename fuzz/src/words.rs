@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bitcoin::{Address, Network};
 use postern_protocol::{
     api,
     attest::{self, EventLog, Statement},
@@ -12,6 +13,7 @@ use postern_protocol::{
     key::PublicKey,
     reply::{Reply, ReplyBody},
     request::{Request, RequestBody},
+    units::MAX_MONEY_SAT,
 };
 use postern_signer::{
     command::{CommandRules, Manager},
@@ -19,6 +21,8 @@ use postern_signer::{
     intake::{self, Role},
     ledger::{self, Entry},
 };
+
+use super::wish::{ApproveOrder, CreateAddress, CreateOrder, ID_MAX};
 
 /// A frame with its prefix, as the socket gets it, and as the link reads a reply.
 pub fn frame(bytes: &[u8]) {
@@ -128,6 +132,26 @@ pub fn bodies(bytes: &[u8]) {
         && let Ok(body) = canonical::from_slice::<RequestBody>(&request.body.0)
     {
         assert_eq!(canonical::to_vec(&body), request.body.0);
+    }
+}
+
+/// The JSON bodies of the coordinator's own API.
+pub fn wishes(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<ApproveOrder>(bytes);
+    if let Ok(wish) = serde_json::from_slice::<CreateAddress>(bytes) {
+        assert!(wish.check().is_err() || (1..=ID_MAX).contains(&wish.reference.chars().count()));
+    }
+    let Ok(wish) = serde_json::from_slice::<CreateOrder>(bytes) else { return };
+    let again: CreateOrder = serde_json::from_slice(&serde_json::to_vec(&wish).unwrap()).unwrap();
+    for network in [Network::Bitcoin, Network::Signet, Network::Regtest] {
+        let script = wish.script(network);
+        assert_eq!(script, again.script(network), "an order's canonical body means something else");
+        let Ok(script) = script else { continue };
+        assert!((1..=MAX_MONEY_SAT).contains(&wish.amount_sat) && !wish.external_id.contains(char::is_control));
+        // Whatever way it is written, it is the address of that script.
+        let address = Address::from_script(&script, network).unwrap();
+        assert!(wish.address.parse::<Address<_>>().unwrap().assume_checked().script_pubkey() == address.script_pubkey());
+        assert!(!script.is_op_return() && address.is_spend_standard());
     }
 }
 

@@ -8,6 +8,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::wish::Senseless;
 use crate::store::StoreError;
 
 /// The body of every answer that is not a success.
@@ -54,6 +55,17 @@ impl ApiError {
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).hint("repeat it with the same Idempotency-Key")
+    }
+}
+
+impl From<Senseless> for ApiError {
+    fn from(senseless: Senseless) -> Self {
+        let wrong = |code, message| Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message);
+        match senseless {
+            Senseless::Field(message) => Self::malformed(message),
+            Senseless::Address(message, hint) => wrong("order.address", message).hint(hint),
+            Senseless::Amount(message) => wrong("order.amount", message),
+        }
     }
 }
 

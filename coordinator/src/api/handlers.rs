@@ -20,8 +20,6 @@ pub(super) use orders::{
 };
 pub(super) use overview::{__path_list_signers, __path_list_wallets, list_signers, list_wallets};
 
-/// Longest external id and reference.
-const ID_MAX: usize = 128;
 /// Orders or deposits in one answer when nobody says.
 const LIMIT: u32 = 100;
 /// And at most.
@@ -60,11 +58,6 @@ fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
         n @ 1..=LIMIT_MAX => Ok(n),
         n => Err(ApiError::malformed(format!("limit: {n} is not a number from 1 to {LIMIT_MAX}"))),
     }
-}
-
-fn check_id(field: &str, text: &str) -> Result<(), ApiError> {
-    let good = !text.is_empty() && text.chars().count() <= ID_MAX && !text.chars().any(char::is_control);
-    if good { Ok(()) } else { Err(ApiError::malformed(format!("{field} has 1 to {ID_MAX} characters, none of them control characters"))) }
 }
 
 fn unknown_wallet(name: &str) -> ApiError {

@@ -1,4 +1,4 @@
-//! The JSON bodies.
+//! The JSON bodies of answers, and the queries.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::store::{Balance, Blocked, OrderState, WalletStop};
-
-/// An order to pay.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateOrder {
-    /// Your own id of this payment, 1 to 128 characters. One external id is paid once, for ever.
-    pub external_id: String,
-    /// Pay from this wallet.
-    pub wallet: String,
-    /// Pay to this address, of the coordinator's network.
-    pub address: String,
-    /// So many satoshi arrive; the fee comes on top.
-    pub amount_sat: u64,
-    /// For people, at most 500 characters.
-    #[serde(default)]
-    pub note: Option<String>,
-}
-
-/// An approval.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ApproveOrder {
-    /// The order's `approval_hash`, as it was shown to who approves.
-    pub approval_hash: String,
-}
 
 /// An order.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -104,16 +79,6 @@ pub struct ListOrders {
 pub struct OrderList {
     /// The orders; `payment` is left out, ask for each one.
     pub orders: Vec<OrderBody>,
-}
-
-/// A wish for a deposit address.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateAddress {
-    /// Of this wallet.
-    pub wallet: String,
-    /// What it is for, 1 to 128 characters. The same reference always gets the same address, another one never does.
-    pub reference: String,
 }
 
 /// A deposit address.

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use bitcoin::{ScriptBuf, psbt::Psbt};
+use bitcoin::{Address, Network, ScriptBuf, psbt::Psbt};
 use ed25519_dalek::{Signer as _, SigningKey};
 use postern_protocol::{
     PROTOCOL_VERSION, api,
@@ -26,7 +26,7 @@ use postern_signer::{
 };
 use postern_testkit::spend::{self, Coin, Output, Scripts};
 
-use crate::targets::wallets;
+use crate::targets::{wallets, wish::CreateOrder};
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
     let folder = super::fuzz().join("corpus").join(target);
@@ -105,7 +105,30 @@ fn the_seeds_are_written() {
     write("config", "example", text.as_bytes());
 
     commands_and_reports();
+    wishes();
     journal(&payments[0]);
+}
+
+/// An order for each kind of script and network; an approval; a wish for an address.
+fn wishes() {
+    let scripts = [
+        "76a914751e76e8199196d454941c45d1b3a323f1433bd688ac",
+        "a914751e76e8199196d454941c45d1b3a323f1433bd687",
+        "0014751e76e8199196d454941c45d1b3a323f1433bd6",
+        "00201863143c14c5166804bd19203356da136c985678cd4d27a1b8c6329604903262",
+        "512079be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
+    ];
+    for (n, script) in scripts.into_iter().enumerate() {
+        for network in [Network::Bitcoin, Network::Signet, Network::Regtest] {
+            let address = Address::from_script(&ScriptBuf::from_hex(script).unwrap(), network).unwrap().to_string();
+            let (external_id, note) = (format!("invoice-{n}"), (n % 2 == 0).then(|| "for people".to_owned()));
+            let wish = CreateOrder { external_id, wallet: "hot".into(), address, amount_sat: 100_000, note };
+            assert!(wish.script(network).is_ok());
+            write("wishes", &format!("order-{n}-{network}"), &serde_json::to_vec(&wish).unwrap());
+        }
+    }
+    write("wishes", "approval", format!("{{\"approval_hash\":\"{}\"}}", "0".repeat(64)).as_bytes());
+    write("wishes", "address", br#"{"wallet":"hot","reference":"customer-7"}"#);
 }
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";

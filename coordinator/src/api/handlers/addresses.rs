@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 
-use super::{Body, Filter, check_id, limit, unknown_wallet};
+use super::{Body, Filter, limit, unknown_wallet};
 use crate::{
     api::{
         auth::Caller,
         error::{ApiError, ErrorBody},
-        types::{AddressBody, CreateAddress, DepositBody, DepositList, DepositState, ListDeposits},
+        types::{AddressBody, DepositBody, DepositList, DepositState, ListDeposits},
+        wish::CreateAddress,
     },
     app::App,
     clock::now_ms,
@@ -36,7 +37,7 @@ pub(in crate::api) async fn create_address(
     Body(wish): Body<CreateAddress>,
 ) -> Result<(StatusCode, Json<AddressBody>), ApiError> {
     caller.may(Scope::Create)?;
-    check_id("reference", &wish.reference)?;
+    wish.check()?;
     let entry = app.wallets.get(&wish.wallet).ok_or_else(|| unknown_wallet(&wish.wallet))?;
     if entry.wallet.is_single() {
         return Err(ApiError::new(

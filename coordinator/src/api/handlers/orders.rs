@@ -7,15 +7,15 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use bitcoin::{Address, Network, ScriptBuf, address::NetworkUnchecked};
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, Filter, check_id, limit, unknown_wallet};
+use super::{Body, Filter, limit, unknown_wallet};
 use crate::{
     api::{
         auth::Caller,
         error::{ApiError, ErrorBody},
-        types::{ApproveOrder, CreateOrder, ListOrders, OrderBody, OrderList, PaymentBody},
+        types::{ListOrders, OrderBody, OrderList, PaymentBody},
+        wish::{ApproveOrder, CreateOrder},
     },
     app::{App, random_id},
     clock::now_ms,
@@ -24,7 +24,6 @@ use crate::{
     store::{NewOrder, Order, OrderChange, OrderCreation, OrderFilter},
 };
 
-const NOTE_MAX: usize = 500;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 fn body(order: Order, payment: Option<PaymentBody>) -> OrderBody {
@@ -73,30 +72,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
     if good { Ok(key.to_owned()) } else { Err(missing()) }
 }
 
-/// The script to pay, of a kind that signers sign for.
-fn destination(text: &str, network: Network) -> Result<ScriptBuf, ApiError> {
-    let wrong = |message: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "order.address", message);
-    let address: Address<NetworkUnchecked> = text.parse().map_err(|e| wrong(format!("`{text}` is not an address: {e}")))?;
-    let address = address.require_network(network).map_err(|_| {
-        wrong(format!("`{text}` is not an address of {network}")).hint("check that you call the coordinator of the right network")
-    })?;
-    let script = address.script_pubkey();
-    let signed = script.is_p2pkh() || script.is_p2sh() || script.is_p2wpkh() || script.is_p2wsh() || script.is_p2tr();
-    if signed { Ok(script) } else { Err(wrong(format!("`{text}`: signers do not pay to this kind of address"))) }
-}
-
-fn check_amount(script: &ScriptBuf, amount_sat: u64) -> Result<(), ApiError> {
-    let least = script.minimal_non_dust().to_sat();
-    if (least..=postern_protocol::units::MAX_MONEY_SAT).contains(&amount_sat) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "order.amount",
-        format!("amount_sat: {amount_sat} is not between {least}, below which nothing is relayed to this address, and 21,000,000 BTC"),
-    ))
-}
-
 /// Makes an order.
 ///
 /// Repeating the call with the same `Idempotency-Key` gives the same order. An `external_id` is for ever that of one payment.
@@ -119,16 +94,11 @@ pub(in crate::api) async fn create_order(
 ) -> Result<(StatusCode, Json<OrderBody>), ApiError> {
     let by = caller.may(Scope::Create)?.clone();
     let idempotency_key = idempotency_key(&headers)?;
-    check_id("external_id", &wish.external_id)?;
-    if wish.note.as_ref().is_some_and(|n| n.chars().count() > NOTE_MAX) {
-        return Err(ApiError::malformed(format!("note has at most {NOTE_MAX} characters")));
-    }
+    let network = app.config.coordinator.network;
+    let script = wish.script(network)?;
     if !app.wallets.contains_key(&wish.wallet) {
         return Err(unknown_wallet(&wish.wallet));
     }
-    let network = app.config.coordinator.network;
-    let script = destination(&wish.address, network)?;
-    check_amount(&script, wish.amount_sat)?;
     let canonical = serde_json::to_vec(&wish).map_err(|e| ApiError::malformed(e.to_string()))?;
     let id = random_id("o");
     let approval_hash = approval::hash(network, &id, &wish.external_id, &wish.wallet, script.as_bytes(), wish.amount_sat);
