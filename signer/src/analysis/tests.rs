@@ -4,6 +4,7 @@
 mod bounds;
 mod change;
 mod every_script;
+mod fields;
 mod hostile;
 mod money;
 mod site;
