@@ -171,6 +171,14 @@ fn with_foreign_inputs_only_what_we_lose_is_charged_and_never_less_than_nothing(
 }
 
 #[test]
+fn an_input_of_another_wallet_with_our_key_is_anothers() {
+    let site = Site::hot().rules(|r| r.allow_foreign_inputs = true);
+    // Its origin names our key and a position of ours, where another script stands.
+    let plan = site.analyze(&site.joint(&Site::seed("sh(wpkh(KEY))"))).unwrap();
+    assert_eq!((plan.inputs().len(), plan.outflow_sat()), (1, COIN_SAT - 498_000));
+}
+
+#[test]
 fn pool_keys_are_recognised_as_they_become_known() {
     let wallet = crate::wallet::Wallet::new("p", bitcoin::Network::Regtest, "wpkh(pool)", GAP, crate::keystore::BoundKeys::Pool).unwrap();
     assert_eq!(wallet.kind(), WalletKind::Pool);

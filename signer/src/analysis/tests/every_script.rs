@@ -14,6 +14,7 @@ fn every_kind_of_script_is_proven_signed_and_verified() {
     for (name, site) in every_site() {
         let psbt = site.psbt(&spend_of(&site));
         let plan = site.analyze(&psbt).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(plan.wallet(), site.wallet.name(), "{name}");
         assert_eq!(plan.fee_sat(), 2_000, "{name}");
         assert_eq!(plan.outflow_sat(), 1_502_000, "{name}");
         assert_eq!(plan.inputs().len(), 2, "{name}");

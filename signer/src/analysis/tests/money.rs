@@ -1,7 +1,9 @@
 //! What is charged is what leaves, and no lie about an amount is signed.
 
-use bitcoin::{Amount, Psbt, hashes::Hash as _, sighash::SighashCache};
-use postern_protocol::refusal::RefusalCode::{AmountConflict, FeeAbsolute, FeeRate, FeeShare, FeeTooLow, PrevtxMismatch, PrevtxMissing};
+use bitcoin::{Amount, Psbt, hashes::Hash as _, psbt, sighash::SighashCache};
+use postern_protocol::refusal::RefusalCode::{
+    AmountConflict, FeeAbsolute, FeeRate, FeeShare, FeeTooLow, ForeignInputUnproven, PrevtxMismatch, PrevtxMissing,
+};
 use proptest::prelude::*;
 
 use super::site::{COIN_SAT, Out, Site, Spend, change, receive, somebody};
@@ -34,6 +36,20 @@ fn two_sessions_that_each_lie_about_the_other_input_get_nothing() {
         };
         assert_eq!(lie_about(input, in_previous), PrevtxMismatch);
     }
+}
+
+#[test]
+fn an_input_without_proof_is_told_to_be_ours_by_its_script_or_by_its_key() {
+    let site = Site::hot().rules(|r| r.allow_foreign_inputs = true);
+    let without = |change: fn(&mut psbt::Input)| {
+        let mut psbt = site.psbt(&Spend::usual());
+        psbt.inputs[1].non_witness_utxo = None;
+        change(&mut psbt.inputs[1]);
+        site.analyze(&psbt).unwrap_err().code
+    };
+    assert_eq!(without(|input| input.bip32_derivation.clear()), PrevtxMissing);
+    assert_eq!(without(|input| input.witness_utxo = None), PrevtxMissing);
+    assert_eq!(without(|input| *input = psbt::Input::default()), ForeignInputUnproven);
 }
 
 #[test]

@@ -195,6 +195,15 @@ impl Site {
         psbt
     }
 
+    /// The usual payment, whose second coin is another's.
+    pub(super) fn joint(&self, other: &Self) -> Psbt {
+        let theirs = other.psbt(&Spend::one(vec![]));
+        let mut psbt = self.psbt(&Spend::usual());
+        psbt.unsigned_tx.input[1] = theirs.unsigned_tx.input[0].clone();
+        psbt.inputs[1] = theirs.inputs[0].clone();
+        psbt
+    }
+
     pub(super) fn analyze(&self, psbt: &Psbt) -> Result<SpendPlan, Refusal> {
         analyze(&self.wallet, &self.rules, &psbt.serialize())
     }
