@@ -59,20 +59,50 @@ fn a_transaction_that_frees_a_rival_is_new_money() {
 }
 
 #[test]
-fn the_same_transaction_is_charged_to_each_wallet_that_signs_it() {
+fn each_family_of_a_coin_grows_by_itself_in_memory_and_in_the_file() {
     let folder = folder();
-    let ledger = open(&folder, rules(limits(&[], Some(1_000))));
-    let of = |wallet, own: &[u8], foreign: &[u8], sat| {
-        let plan = SpendPlan::for_tests(wallet, &coins(own), &coins(foreign), sat, 0);
-        ledger.charge(Arc::new(plan), at(0)).unwrap()
+    let ledger = open(&folder, rules(Limits::default()));
+    let increase = |ledger: &Ledger, coins, sat, salt| ledger.charge(plan(coins, sat, salt), at(0)).unwrap().increase_sat();
+    assert_eq!(increase(&ledger, &[1, 2], 100, 0), 100);
+    // Without coin 2 it founds a family of its own; two bumps join that one, of which the second moves nothing.
+    assert_eq!(increase(&ledger, &[1], 50, 1), 50);
+    assert_eq!(increase(&ledger, &[1], 70, 2), 20);
+    assert_eq!(increase(&ledger, &[1, 3], 70, 3), 0);
+    drop(ledger);
+    // The rows are in the file now, and come back one by one.
+    let ledger = open(&folder, rules(Limits::default()));
+    assert_eq!(increase(&ledger, &[1, 2], 110, 4), 10);
+    assert_eq!(increase(&ledger, &[1], 80, 5), 10);
+    assert_eq!(increase(&ledger, &[1], 80, 6), 0);
+    verify(folder.path()).unwrap();
+}
+
+#[test]
+fn the_same_transaction_is_charged_to_each_wallet_that_signs_it() {
+    let charge = |ledger: &Ledger, wallet, other: bool| {
+        let mut plan = SpendPlan::for_tests(wallet, &coins(&[1]), &coins(&[2]), 50, 0);
+        // The same inputs and outputs, seen from the other wallet.
+        if other {
+            plan.swap_own_and_foreign();
+        }
+        let charged = ledger.charge(Arc::new(plan), at(0)).unwrap();
+        (charged.increase_sat(), charged.is_repeat())
     };
-    assert_eq!(of("hot", &[1], &[2], 50).increase_sat(), 50);
-    // The same inputs and outputs, seen from the other wallet.
-    let mut other = SpendPlan::for_tests("warm", &coins(&[1]), &coins(&[2]), 50, 0);
-    other.swap_own_and_foreign();
-    let other = ledger.charge(Arc::new(other), at(0)).unwrap();
-    assert_eq!((other.increase_sat(), other.is_repeat()), (50, false));
-    assert_eq!(ledger.left(0, 0), 900);
+    // A restart writes the first one's row into the file.
+    for restarts in [false, true] {
+        let folder = folder();
+        let open = || open(&folder, rules(limits(&[], Some(1_000))));
+        let mut ledger = open();
+        assert_eq!(charge(&ledger, "hot", false), (50, false));
+        if restarts {
+            drop(ledger);
+            ledger = open();
+        }
+        assert_eq!(charge(&ledger, "warm", true), (50, false));
+        assert_eq!(ledger.left(0, 0), 900);
+        assert!(charge(&ledger, "hot", false).1 && charge(&ledger, "warm", true).1, "a retry of either is one still");
+        assert_eq!(ledger.left(0, 0), 900);
+    }
 }
 
 #[test]
