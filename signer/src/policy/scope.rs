@@ -91,24 +91,6 @@ impl ScopeState {
         self.buckets.iter().map(Bucket::rate).collect()
     }
 
-    /// Sum of all charges ever, in satoshi.
-    #[must_use]
-    pub fn used_sat(&self) -> u64 {
-        self.used_sat
-    }
-
-    /// What that sum may reach.
-    #[must_use]
-    pub fn allowance_sat(&self) -> Option<u64> {
-        self.allowance_sat
-    }
-
-    /// Who froze it.
-    #[must_use]
-    pub fn frozen(&self) -> Option<&str> {
-        self.frozen.as_deref()
-    }
-
     /// Why it is locked.
     #[must_use]
     pub fn locked(&self) -> Option<&str> {
