@@ -414,13 +414,13 @@ fn explore(world: World<Published>) {
 
 #[test]
 fn in_every_story_of_families_the_promise_is_kept() {
-    let most = if is_large() { Most { grants: 5, ticks: 2, late: 2, ..NOTHING } } else { Most { grants: 4, ticks: 1, late: 1, ..NOTHING } };
+    let most = if is_large() { Most { grants: 5, ticks: 1, late: 1, ..NOTHING } } else { Most { grants: 4, ticks: 1, late: 1, ..NOTHING } };
     explore(World::new(&MANY, most, false, Some(150)));
 }
 
 fn crashes(anchored: bool) {
     let few = Most { grants: 3, ticks: 1, restarts: 2, rollbacks: 1, torn: 1, ..NOTHING };
-    let many = Most { grants: 4, ticks: 2, restarts: 3, rollbacks: 2, torn: 1, late: 1, ..NOTHING };
+    let many = Most { grants: 3, ticks: 2, restarts: 2, rollbacks: 2, torn: 1, late: 1, ..NOTHING };
     explore(World::new(&FEW, if is_large() { many } else { few }, anchored, Some(150)));
 }
 
@@ -436,7 +436,7 @@ fn in_every_story_of_crashes_and_old_disks_without_an_anchor_the_promise_is_kept
 
 fn orders(anchored: bool) {
     let few = Most { grants: 2, ticks: 1, restarts: 1, rollbacks: 1, orders: 2, edits: 1, ..NOTHING };
-    let many = Most { grants: 3, ticks: 2, restarts: 2, rollbacks: 1, orders: 3, edits: 1, ..NOTHING };
+    let many = Most { grants: 2, ticks: 2, restarts: 1, rollbacks: 1, orders: 3, edits: 1, ..NOTHING };
     let mut world = World::new(&APART, if is_large() { many } else { few }, anchored, Some(105));
     if !is_large() {
         // Freezing is left to the random stories.
