@@ -246,12 +246,16 @@ fn spend_script(derived: &Descriptor<PublicKey>, own: &[KeyRef]) -> Result<Spend
     })
 }
 
+/// Characters of a descriptor's checksum (BIP 380).
+const CHECKSUM_LEN: usize = 8;
+
 /// Parses, after making sure that no error text can hold a private key.
 fn parse(text: &str) -> Result<Descriptor<WalletKey>, WalletError> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     for word in words {
-        // A public key may hold these letters by chance, about one in two thousand does; its checksum tells.
-        let private = word.contains("prv") && Xpub::from_str(word).is_err();
+        // A public key may hold these letters by chance, about one in two thousand does; its checksum tells. So may the descriptor's own
+        // checksum, which is too short to hold anything of a key.
+        let private = word.len() > CHECKSUM_LEN && word.contains("prv") && Xpub::from_str(word).is_err();
         if private || PrivateKey::from_str(word).is_ok() {
             return Err(WalletError::PrivateKey);
         }

@@ -141,11 +141,14 @@ fn the_exported_descriptor_makes_the_same_wallet() {
 }
 
 #[test]
-fn a_public_key_that_happens_to_hold_the_letters_of_a_private_one_is_not_refused() {
+fn a_public_key_or_checksum_that_happens_to_hold_the_letters_of_a_private_key_is_not_refused() {
     let any = account().xpub;
     let by_chance =
         (0..1_000_000_u32).map(|n| Xpub { child_number: ChildNumber::from(n), ..any }).find(|key| key.to_string().contains("prv")).unwrap();
     assert!(Wallet::account_keys(&format!("wpkh([d34db33f/84h/1h/0h]{by_chance}/<0;1>/*)")).is_ok(), "{by_chance}");
+    let checksum = "sh(wpkh([39621882/49h/1h/0h]tpubDCYdkrdsy3SmG63J3K82JAPSPeUWxFsKoLkPhgZDNFimz8PTA3ivMzLaPPD2ifaSt8z7ZWnayrdvQUn9dN3\
+                    CrncYYFqRW2vwtWscfY1KhTD/<0;1>/*))#l9emprvc";
+    assert!(Wallet::account_keys(checksum).is_ok());
 }
 
 #[test]
