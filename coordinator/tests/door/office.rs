@@ -26,6 +26,9 @@ use postern_protocol::{
 };
 use tokio::{sync::watch, time::timeout};
 
+/// Tor may take minutes to route around a relay that died.
+const PATIENCE: Duration = Duration::from_secs(220);
+
 #[derive(Default)]
 pub(crate) struct Office {
     books: Mutex<Books>,
@@ -74,7 +77,7 @@ impl Office {
                 changes.changed().await.unwrap();
             }
         };
-        timeout(Duration::from_secs(120), waited).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+        timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
     }
 
     pub(crate) async fn answer(&self, id: &str) -> ReplyBody {
