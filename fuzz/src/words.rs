@@ -148,9 +148,10 @@ pub fn wishes(bytes: &[u8]) {
         assert_eq!(script, again.script(network), "an order's canonical body means something else");
         let Ok(script) = script else { continue };
         assert!((1..=MAX_MONEY_SAT).contains(&wish.amount_sat) && !wish.external_id.contains(char::is_control));
-        // Whatever way it is written, it is the address of that script.
+        // It is how that network writes the script, but for capitals (BIP 173).
         let address = Address::from_script(&script, network).unwrap();
-        assert!(wish.address.parse::<Address<_>>().unwrap().assume_checked().script_pubkey() == address.script_pubkey());
+        let written = address.to_string();
+        assert!(wish.address == written || (script.is_witness_program() && wish.address.to_lowercase() == written), "{written}");
         assert!(!script.is_op_return() && address.is_spend_standard());
     }
 }

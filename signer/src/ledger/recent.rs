@@ -30,7 +30,7 @@ pub(super) struct FamilyRow {
 }
 
 /// Outpoint in 36 bytes.
-type Coin = [u8; OUTPOINT_LEN];
+pub(super) type Coin = [u8; OUTPOINT_LEN];
 
 /// See the module. Where the file has a row of the same key, this one counts.
 #[derive(Debug, Default)]
@@ -68,10 +68,11 @@ impl Recent {
                 leader: seq,
             }),
             FamilyEntry::Joins(founder, _) => {
-                if !families.iter().any(|family| family.founder == founder && family.wallet == charge.wallet) {
-                    families.extend(tables::families_in_file(db, &coin, &charge.wallet)?.into_iter().filter(|f| f.founder == founder));
+                let is_it = |family: &FamilyRow| family.founder == founder && family.wallet == charge.wallet;
+                if !families.iter().any(is_it) {
+                    families.extend(tables::family_in_file(db, &coin, &charge.wallet, founder)?);
                 }
-                let family = families.iter_mut().find(|family| family.founder == founder && family.wallet == charge.wallet);
+                let family = families.iter_mut().find(|family| is_it(family));
                 let family = family.ok_or_else(|| damaged("it joins a family that there is not"))?;
                 family.members = family.members.saturating_add(1);
                 if charge.outflow_sat > family.charge_sat {

@@ -4,12 +4,12 @@
 use bitcoin::{OutPoint, hashes::Hash as _};
 use minicbor::{Decode, Encode};
 use postern_protocol::{canonical, command::Rate};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     LedgerError,
     entry::{ChargeEntry, Entry, FamilyEntry, RebaseEntry, to_bytes},
-    recent::{ChargeRow, FamilyRow, Recent},
+    recent::{ChargeRow, Coin, FamilyRow, Recent},
     state::State,
 };
 use crate::{
@@ -104,23 +104,31 @@ fn charges(db: &Connection, recent: &Recent, txid: &[u8; 32]) -> Result<Vec<Char
     Ok(found)
 }
 
-/// The families of a wallet's outpoint, as the file knows them; the largest first.
-pub(super) fn families_in_file(db: &Connection, coin: &[u8], wallet: &str) -> Result<Vec<FamilyRow>, LedgerError> {
+/// The families of a wallet's outpoint, as the file knows them: the largest first, and so many at most.
+fn families_in_file(db: &Connection, coin: &Coin, wallet: &str, most: usize) -> Result<Vec<FamilyRow>, LedgerError> {
     let mut statement = db.prepare_cached(
-        "SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2 ORDER BY charge_sat DESC, founder",
+        "SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2
+         ORDER BY charge_sat DESC, founder LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![coin, wallet])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(FamilyRow {
-            wallet: wallet.to_owned(),
-            founder: number(row.get(0)?),
-            charge_sat: number(row.get(1)?),
-            members: number(row.get(2)?),
-            leader: number(row.get(3)?),
-        });
-    }
-    Ok(found)
+    let rows = statement.query_map(params![coin, wallet, i64::try_from(most).unwrap_or(i64::MAX)], |row| family(row, wallet))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One of them, however many there are.
+pub(super) fn family_in_file(db: &Connection, coin: &Coin, wallet: &str, founder: u64) -> Result<Option<FamilyRow>, LedgerError> {
+    let mut statement = db
+        .prepare_cached("SELECT founder, charge_sat, members, leader FROM families WHERE outpoint = ?1 AND wallet = ?2 AND founder = ?3")?;
+    Ok(statement.query_row(params![coin, wallet, sql(founder)], |row| family(row, wallet)).optional()?)
+}
+
+fn family(row: &Row<'_>, wallet: &str) -> rusqlite::Result<FamilyRow> {
+    Ok(FamilyRow {
+        wallet: wallet.to_owned(),
+        founder: number(row.get(0)?),
+        charge_sat: number(row.get(1)?),
+        members: number(row.get(2)?),
+        leader: number(row.get(3)?),
+    })
 }
 
 /// What the ledger knows of earlier transactions that spend what this one spends.
@@ -146,7 +154,8 @@ pub(super) fn kin(db: &Connection, recent: &Recent, plan: &SpendPlan) -> Result<
     for input in plan.inputs() {
         let coin = to_bytes(&input.outpoint);
         let newer: Vec<&FamilyRow> = recent.families(&coin).iter().filter(|family| family.wallet == plan.wallet()).collect();
-        let older = families_in_file(db, &coin, plan.wallet())?.into_iter();
+        // No more of the file's are hidden by newer ones than there are newer ones.
+        let older = families_in_file(db, &coin, plan.wallet(), newer.len().saturating_add(FAMILIES_MAX))?.into_iter();
         let older = older.filter(|family| newer.iter().all(|n| n.founder != family.founder)).take(FAMILIES_MAX);
         found.extend(older.map(|family| (input.outpoint, family)));
         found.extend(newer.into_iter().map(|family| (input.outpoint, family.clone())));
